@@ -1,0 +1,125 @@
+package batchlog
+
+import (
+	"fmt"
+	"iter"
+	"sync/atomic"
+	"time"
+)
+
+// A Commit is a batch in the log: fixed, durable, numbered. It is safe to keep, and to read from several goroutines.
+type Commit struct {
+	ID     ID
+	Time   time.Time         // of the commit, to the microsecond; never before that of an earlier id
+	Labels map[string]string // nil when there are none
+
+	count    int
+	ops      []byte
+	bookmark bool
+	lens     *lens
+}
+
+// A lens is how the commits of one tail are looked at: which ops show.
+type lens struct {
+	db     *DB
+	opens  [][]byte              // open paths of the spaces that show; none: all
+	recent atomic.Pointer[Space] // the space of the last op: the next one is mostly there as well
+}
+
+// Bookmark reports whether c stands for no commit but for a place: all commits up to c.ID that the tail is about have
+// been yielded. Only a tail that asks for bookmarks yields them; they have no time and no ops.
+func (c *Commit) Bookmark() bool { return c.bookmark }
+
+// Ops yields the ops of c in order, only those in the spaces that its tail is about. An
+// error means that the commit is damaged, or written by a newer version.
+func (c *Commit) Ops() iter.Seq2[Op, error] {
+	return func(yield func(Op, error) bool) {
+		rest := c.ops
+		for range c.count {
+			kind, key, value, next, err := NextOp(rest)
+			if err != nil {
+				yield(Op{}, fmt.Errorf("commit %d: %w", c.ID, err))
+				return
+			}
+			rest = next
+			if !c.lens.shows(key) {
+				continue
+			}
+			op, err := c.lens.op(kind, key, value)
+			if err != nil {
+				yield(Op{}, fmt.Errorf("commit %d: %w", c.ID, err))
+				return
+			}
+			if !yield(op, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Len is the number of ops in the commit, those that do not show included.
+func (c *Commit) Len() int { return c.count }
+
+// Size is the number of bytes that the ops of the commit take, encoded, those that do not show included.
+func (c *Commit) Size() int { return len(c.ops) }
+
+// shows reports whether an op on this stored key shows. The system's own keys never do.
+func (l *lens) shows(key []byte) bool {
+	if len(key) == 0 || key[0] != rootPrefix[0] {
+		return false
+	}
+	return len(l.opens) == 0 || HasAnyPrefix(key, l.opens)
+}
+
+// HasAnyPrefix reports whether key begins with one of prefixes: whether a stored key
+// lies within one of the spaces with these open paths.
+func HasAnyPrefix(key []byte, prefixes [][]byte) bool {
+	for _, p := range prefixes {
+		if len(key) >= len(p) && string(key[:len(p)]) == string(p) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {
+	s := l.recent.Load()
+	if s == nil || len(key) < len(s.prefix) || string(key[:len(s.prefix)]) != string(s.prefix) {
+		path, _, err := SplitKey(key)
+		if err != nil {
+			return Op{}, err
+		}
+		if s, err = l.db.spaceOf(path); err != nil {
+			return Op{}, err
+		}
+		l.recent.Store(s)
+	}
+	op := Op{Kind: kind, Space: s, Key: key[len(s.prefix):]}
+	switch kind {
+	case OpPut:
+		op.Value = value
+	case OpDeleteRange:
+		if !inOwnKeys(s.prefix, value) {
+			return Op{}, errOpKey
+		}
+		if len(value) >= len(s.prefix) && value[len(s.prefix)-1] == 0 {
+			op.High = value[len(s.prefix):]
+		}
+	}
+	return op, nil
+}
+
+// read sets c to the commit that r holds.
+func (c *Commit) read(r *Record, l *lens) error {
+	c.ID, c.Time = r.ID, time.UnixMicro(r.Time)
+	c.count, c.ops, c.lens = r.Count, r.Ops, l
+	if len(r.Meta) == 0 {
+		return nil
+	}
+	m, err := DecodeMeta(r.Meta)
+	if err != nil {
+		return fmt.Errorf("commit %d: %w", r.ID, err)
+	}
+	c.Labels = m.Labels
+	return nil
+}

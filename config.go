@@ -1,0 +1,90 @@
+package batchlog
+
+import "time"
+
+// DefaultLog is the name of the log that spaces belong to unless configured.
+const DefaultLog = "main"
+
+// DefaultSegmentBytes is the size of a segment unless configured.
+const DefaultSegmentBytes = 64 << 20
+
+// A LogConfig says how the commits of a set of spaces are kept. Zero fields ask for the default; to
+// configure a log again sets all of its fields.
+type LogConfig struct {
+	// Name of the log; spaces that name the same log are kept together. "" is DefaultLog.
+	Name string
+	// HotTTL is how long sealed segments stay in the database's directory, counted from their last commit; 0: for ever.
+	// Then they are removed, whole, as soon as the store has durably applied them.
+	HotTTL time.Duration
+	// WarmTTL and ColdTTL are for tiers.
+	WarmTTL, ColdTTL time.Duration
+	// Dirs are the directories of hot segments, which are striped over them; none: the database's own. A
+	// relative one is within the database's directory.
+	Dirs []string
+	// Warm and Cold are the places of older tiers.
+	Warm []string
+	Cold string
+	// Undo keeps the inverse of every commit.
+	Undo bool
+	// BlobBytes is the size from which on values bypass log and store; 0: never.
+	BlobBytes int
+	// SegmentBytes is the size at which a segment is sealed and the next one begun; 0: DefaultSegmentBytes. At
+	// least MinSegmentBytes. A larger commit makes a larger segment.
+	SegmentBytes int64
+}
+
+// The bounds of LogConfig.SegmentBytes.
+const (
+	MinSegmentBytes = 16 << 10
+	MaxSegmentBytes = 1 << 30
+)
+
+// A Plan is what a change of settings does.
+type Plan struct {
+	Changes  []string // one sentence each; none: nothing changes
+	Segments int      // sealed segments that are past their time under the new settings
+	Bytes    int64    // their size
+	Last     ID       // the newest commit in them
+}
+
+// Status is how a database is at one moment.
+type Status struct {
+	Head    ID     `json:"head"`    // newest durable commit
+	Applied ID     `json:"applied"` // commit that the store has reached
+	Flushed ID     `json:"flushed"` // commit that the store would have after a crash, before replay
+	Oldest  ID     `json:"oldest"`  // oldest commit in the log; head+1 when it has none
+	Epoch   Epoch  `json:"epoch"`
+	UUID    string `json:"uuid"` // of the database
+
+	State  string `json:"state"`            // "open", "no space" or "read-only"
+	Reason string `json:"reason,omitempty"` // why the state is not "open"
+
+	BacklogBytes int64 `json:"backlogBytes"` // ops that are durable but not applied; writers wait at BacklogLimit
+	BacklogLimit int64 `json:"backlogLimit"`
+	Followers    int   `json:"followers"` // readers of the log
+
+	Logs  []LogStatus `json:"logs"`
+	Store StoreStatus `json:"store"`
+}
+
+// A LogStatus is how one log is.
+type LogStatus struct {
+	Name     string    `json:"name"`
+	Config   LogConfig `json:"config"`
+	First    ID        `json:"first"`    // oldest commit
+	Last     ID        `json:"last"`     // newest durable commit
+	Segments int       `json:"segments"` // the active one included
+	Bytes    int64     `json:"bytes"`    // commits and indexes, in bytes on disk
+	Oldest   time.Time `json:"oldest"`   // time of the oldest commit; zero without one
+	Damaged  []string  `json:"damaged,omitempty"`
+}
+
+// StoreStatus is how the store is.
+type StoreStatus struct {
+	Bytes       int64   `json:"bytes"`       // on disk
+	MemoryBytes int64   `json:"memoryBytes"` // in memory, not yet on disk
+	CacheBytes  int64   `json:"cacheBytes"`  // block cache in use
+	Compactions int64   `json:"compactions"` // since it was opened
+	ReadAmp     int     `json:"readAmp"`     // tables that a read may have to look at
+	WriteAmp    float64 `json:"writeAmp"`    // bytes written to disk for each byte applied
+}

@@ -1,0 +1,142 @@
+package batchlog
+
+import (
+	"context"
+	"time"
+)
+
+// An Engine is what a [DB] stands on: the waist between the front and whatever keeps log and
+// store, here or far away. Keys and ranges are stored ones, the path of the space included, as [Batch]
+// encodes them. All methods may be called at once; after Close they return ErrClosed. What an engine
+// can do beyond this are interfaces of their own: [Getter], [Queuer], [Configurer], [Statuser].
+//
+// Package enginetest has the suite that every engine passes.
+type Engine interface {
+	// Commit puts p into the log and returns its id when it is durable there. If p.Token is in the log
+	// already it returns that commit's id and writes nothing. If p has reads and a commit after p.Base
+	// wrote what they read, it returns ErrConflict. ctx bounds the wait for a turn; what has its id runs to the
+	// end. It neither changes p nor keeps it.
+	Commit(ctx context.Context, p *Proposal) (ID, error)
+	// View returns the store at one id, once it has reached what o asks for. A wait that ends early is a *WaitError.
+	View(ctx context.Context, o ReadOptions) (Snapshot, error)
+	// Log returns a reader of the commits from o.From on. A position that is no longer there is a *GapError.
+	Log(ctx context.Context, o LogOptions) (LogReader, error)
+	// Head returns the id of the newest durable commit.
+	Head(ctx context.Context) (ID, error)
+	// Close ends everything that waits with ErrClosed and lets go of the data. A second Close does nothing.
+	Close() error
+}
+
+// A Proposal is what an engine is asked to commit.
+type Proposal struct {
+	Token string // as in Batch
+	Meta  []byte // token and labels, encoded
+	Ops   []byte // Count ops, encoded
+	Count int
+
+	Reads *Reads // what the ops depend on; nil: nothing, the write is blind
+	Turn  uint64 // from Queuer.Queue; 0: none
+}
+
+// Reads is what a transaction has read, to be validated when it gets its id.
+type Reads struct {
+	Base   ID         // the view that was read
+	Keys   [][]byte   // stored keys, found or not
+	Ranges []KeyRange // what was scanned, as far as it was
+}
+
+// A KeyRange is the stored keys from Low on and below High.
+type KeyRange struct{ Low, High []byte }
+
+// A Snapshot is the store at one id. It is safe for concurrent use.
+type Snapshot interface {
+	ID() ID
+	// Get returns the value of the stored key, or ErrNotFound. The value is the caller's.
+	Get(ctx context.Context, key []byte) ([]byte, error)
+	// Scan returns a cursor over the stored keys from low on and below high.
+	Scan(ctx context.Context, low, high []byte, reverse bool) (Cursor, error)
+	// Close lets go of the snapshot; cursors must be closed before.
+	Close() error
+}
+
+// A Cursor walks over stored keys. It is not safe for concurrent use.
+type Cursor interface {
+	// Next returns the next key and its value, valid until the next call, or io.EOF.
+	Next() (key, value []byte, err error)
+	Close() error
+}
+
+// LogOptions say what a reader of the log is to return.
+type LogOptions struct {
+	From   Position
+	Until  ID       // the last commit to return; 0: no end
+	Within [][]byte // open paths of spaces: only commits with an op in one of them; none: all
+}
+
+// A LogReader returns commits in the order of their ids, without holes but for those that its options
+// leave out. It is not safe for concurrent use.
+type LogReader interface {
+	// Next returns the next stretch of the log: some commits, and the id up to which the log has been
+	// looked at, which is that of the last commit or higher. It waits at the head for more, and returns io.EOF
+	// behind the last commit asked for. The slice is valid until the next call, what it holds for ever.
+	Next(ctx context.Context) (commits []Record, scanned ID, err error)
+	Close() error
+}
+
+// A Getter is an engine that reads single keys without a snapshot.
+type Getter interface {
+	// Get returns the value of the stored key, or ErrNotFound, once the store has reached what o asks for.
+	Get(ctx context.Context, key []byte, o ReadOptions) ([]byte, error)
+}
+
+// A Queuer is an engine that can hold all other commits back for a while, so that a transaction that keeps losing
+// gets through.
+type Queuer interface {
+	// Alone waits until the store is at head and nothing else is under way. Until release is called, or a bound of
+	// some seconds is over, only proposals with this turn are committed.
+	Alone(ctx context.Context) (turn uint64, release func(), err error)
+}
+
+// A Configurer is an engine whose logs have settings.
+type Configurer interface {
+	// Configure sets the log that the spaces with these closed paths belong to. With
+	// dryRun it only says what would change and what that would cost.
+	Configure(ctx context.Context, c LogConfig, paths [][]byte, dryRun bool) (Plan, error)
+}
+
+// A Statuser is an engine that tells how it is.
+type Statuser interface {
+	Status(ctx context.Context) (Status, error)
+}
+
+// ReadOptions say what state a read is content with. The zero value asks for head at its arrival.
+type ReadOptions struct {
+	Stale   bool          // any state
+	AtLeast ID            // the state at this id or later, instead of head
+	MaxWait time.Duration // 0: as long as the context lets it
+	Reverse bool          // scans descend
+}
+
+// A ReadOption says how a read is done.
+type ReadOption func(*ReadOptions)
+
+// Stale lets a read show what the store has now, without a wait. It may be behind what was acknowledged.
+func Stale() ReadOption { return func(o *ReadOptions) { o.Stale = true } }
+
+// AtLeast holds a read until the store has reached commit id, and no longer: later commits, even acknowledged ones,
+// need not show. An id after head is waited for.
+func AtLeast(id ID) ReadOption { return func(o *ReadOptions) { o.AtLeast = id } }
+
+// MaxWait bounds how long a read is held; then it is a *[WaitError]. Without it the context alone bounds it.
+func MaxWait(d time.Duration) ReadOption { return func(o *ReadOptions) { o.MaxWait = d } }
+
+// ScanReverse makes a scan descend, from the highest key to the lowest.
+func ScanReverse() ReadOption { return func(o *ReadOptions) { o.Reverse = true } }
+
+func readOptions(opts []ReadOption) ReadOptions {
+	var o ReadOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}

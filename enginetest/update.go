@@ -1,0 +1,632 @@
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+)
+
+var updateTests = []test{
+	{"OwnWrites", testUpdateOwnWrites},
+	{"Random", testUpdateRandom},
+	{"Labels", testUpdateLabels},
+	{"Conflicts", testUpdateConflicts},
+	{"NoConflict", testUpdateNoConflict},
+	{"ScanBrokenOff", testUpdateScanBroken},
+	{"WriteSkew", testUpdateWriteSkew},
+	{"PhantomSkew", testUpdatePhantomSkew},
+	{"Counter", testUpdateCounter},
+	{"Adversary", testUpdateAdversary},
+	{"ManyLosers", testUpdateManyLosers},
+	{"ErrorWritesNothing", testUpdateError},
+	{"NothingWritten", testUpdateNothingWritten},
+	{"OwnConflictError", testUpdateOwnConflictError},
+	{"Cancelled", testUpdateCancelled},
+	{"ReadsAreFixed", testUpdateReadsAreFixed},
+}
+
+// A transaction reads its own writes: puts, deletes and range deletes, on top of what the store has.
+func testUpdateOwnWrites(t *testing.T, open Open) {
+	db := plain(t, open)
+	s, other := db.Space("s"), db.Space("s", "within")
+	for _, k := range []string{"a", "b", "c", "d"} {
+		put(t, s, batchlog.Key(k), "old")
+	}
+	put(t, other, batchlog.Key("b"), "other")
+	id, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		see := func(k, want string) {
+			t.Helper()
+			v, err := tx.Get(s, batchlog.Key(k))
+			if want == "" && !errors.Is(err, batchlog.ErrNotFound) || want != "" && (err != nil || string(v) != want) {
+				t.Errorf("%s is %q, %v; want %q", k, v, err, want)
+			}
+		}
+		if tx.Base() != 5 {
+			t.Errorf("base is %d, want 5", tx.Base())
+		}
+		see("a", "old")
+		tx.Put(s, batchlog.Key("a"), []byte("new"))
+		see("a", "new")
+		tx.Delete(s, batchlog.Key("a"))
+		see("a", "")
+		tx.DeleteRange(s, batchlog.Between(batchlog.Key("b"), batchlog.Key("d")))
+		see("b", "")
+		see("c", "")
+		see("d", "old")
+		tx.Put(s, batchlog.Key("c"), []byte("again"))
+		see("c", "again")
+		tx.Put(s, batchlog.Key("e"), []byte("e"))
+		if v, err := tx.Get(other, batchlog.Key("b")); err != nil || string(v) != "other" {
+			t.Errorf("b within is %q, %v", v, err)
+		}
+		got, err := collect(tx.Scan(s, batchlog.Range{}))
+		wantPairs(t, "scan", got, []pair{{"c", "again"}, {"d", "old"}, {"e", "e"}})
+		return err
+	})
+	if err != nil || id != 6 {
+		t.Errorf("update is commit %d, %v", id, err)
+	}
+	wantPairs(t, "after it", scan(t, s, batchlog.Range{}), []pair{{"c", "again"}, {"d", "old"}, {"e", "e"}})
+}
+
+// Random transactions read and leave what they would in a map, scans in both directions over their own writes included.
+func testUpdateRandom(t *testing.T, open Open) {
+	db := plain(t, open)
+	rng := rand.New(rand.NewPCG(9, 10))
+	spaces := []*batchlog.Space{db.Root(), db.Space("a"), db.Space("a", "b")}
+	m := newModel()
+	for n := range 80 {
+		keep := rng.IntN(5) > 0
+		var inside *model
+		stop := errors.New("not this one")
+		_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+			inside = m.clone()
+			for range rng.IntN(20) {
+				switch s := spaces[rng.IntN(len(spaces))]; rng.IntN(4) {
+				case 0:
+					checkTxGet(t, tx, inside, s, randomKey(rng))
+				case 1:
+					checkTxScan(t, rng, tx, inside, s)
+				default:
+					randomOp(rng, tx, inside, spaces)
+				}
+			}
+			if !keep {
+				return stop
+			}
+			return nil
+		})
+		switch {
+		case keep:
+			check(t, err)
+			m = inside
+		case !errors.Is(err, stop):
+			t.Fatalf("update returns %v, want the error of its function", err)
+		}
+		s := spaces[rng.IntN(len(spaces))]
+		wantPairs(t, fmt.Sprintf("space %s after %d updates", s, n+1), scan(t, s, batchlog.Range{}), m.scan(s, batchlog.Range{}, false))
+	}
+}
+
+func checkTxGet(t *testing.T, tx *batchlog.Tx, m *model, s *batchlog.Space, k batchlog.Key) {
+	t.Helper()
+	got, err := tx.Get(s, k)
+	want, ok := m.of(s)[string(k)]
+	if ok != (err == nil) || string(got) != want || err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+		t.Errorf("get %q of %s: %q, %v; want %q, %t", k, s, got, err, want, ok)
+	}
+}
+
+// checkTxScan scans a random range in a random direction, sometimes only the beginning.
+func checkTxScan(t *testing.T, rng *rand.Rand, tx *batchlog.Tx, m *model, s *batchlog.Space) {
+	t.Helper()
+	r, reverse := randomRange(rng), rng.IntN(2) == 0
+	var opts []batchlog.ReadOption
+	if reverse {
+		opts = append(opts, batchlog.ScanReverse())
+	}
+	want := m.scan(s, r, reverse)
+	limit := len(want) + 1
+	if rng.IntN(3) == 0 {
+		limit = 1 + rng.IntN(limit)
+	}
+	var got []pair
+	for e, err := range tx.Scan(s, r, opts...) {
+		check(t, err)
+		if got = append(got, pair{string(e.Key), string(e.Value)}); len(got) == limit {
+			break
+		}
+	}
+	wantPairs(t, fmt.Sprintf("scan of %s, %q to %q, reverse %t", s, r.Low, r.High, reverse), got, want[:min(limit, len(want))])
+}
+
+// Labels of a transaction come with its commit.
+func testUpdateLabels(t *testing.T, open Open) {
+	db := plain(t, open)
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		tx.SetLabel("actor", "eve")
+		tx.Put(db.Space("s"), batchlog.K("k"), nil)
+		return nil
+	})
+	check(t, err)
+	if c := follow(t, db, batchlog.TailOptions{}, 1)[0]; c.Labels["actor"] != "eve" {
+		t.Errorf("labels are %q", c.Labels)
+	}
+}
+
+// A transaction runs again when a commit came between that changed what it read: a key that was there, one that was not,
+// a range of keys into which one came, from which one went, or out of which all were deleted.
+func testUpdateConflicts(t *testing.T, open Open) {
+	k, l := batchlog.Key("k"), batchlog.Key("l")
+	readKey := func(key batchlog.Key) func(tx *batchlog.Tx, s *batchlog.Space) {
+		return func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = tx.Get(s, key) }
+	}
+	readRange := func(r batchlog.Range, opts ...batchlog.ReadOption) func(tx *batchlog.Tx, s *batchlog.Space) {
+		return func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, r, opts...)) }
+	}
+	for _, c := range []struct {
+		name    string
+		read    func(tx *batchlog.Tx, s *batchlog.Space)
+		between func(b *batchlog.Batch, s *batchlog.Space)
+	}{
+		{"KeyPut", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, []byte("2")) }},
+		{"KeyPutSame", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, []byte("1")) }},
+		{"KeyDeleted", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.Delete(s, k) }},
+		{"KeyInDeletedRange", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Range{}) }},
+		{"KeyAtLowOfDeletedRange", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Between(k, l)) }},
+		{"AbsentKeyPut", readKey(l), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, l, nil) }},
+		{"EmptyKeyPut", readKey(nil), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, nil, nil) }},
+		{"Phantom", readRange(batchlog.Range{}), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, l, nil) }},
+		{"PhantomInEmptyRange", readRange(batchlog.Between(l, batchlog.Key("z"))), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("m"), nil) }},
+		{"PhantomReverse", readRange(batchlog.Range{}, batchlog.ScanReverse()), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("a"), nil) }},
+		{"PhantomAtLow", readRange(batchlog.Between(l, batchlog.Key("z"))), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, l, nil) }},
+		{"PhantomFF", readRange(batchlog.Range{Low: l}), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key{0xff, 0xff}, nil) }},
+		{"RangeKeyDeleted", readRange(batchlog.Range{}), func(b *batchlog.Batch, s *batchlog.Space) { b.Delete(s, k) }},
+		{"RangeOverRange", readRange(batchlog.Between(k, l)), func(b *batchlog.Batch, s *batchlog.Space) {
+			b.DeleteRange(s, batchlog.Between(batchlog.Key("a"), batchlog.Key("kk")))
+		}},
+		{"RangeInRange", readRange(batchlog.Range{}), func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Between(k, l)) }},
+		{"LastOfManyOps", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) {
+			for n := range 300 {
+				b.Put(s, batchlog.K(n), nil)
+			}
+			b.Delete(s, k)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			put(t, s, k, "1")
+			tries := 0
+			id, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tries++
+				c.read(tx, s)
+				if tries == 1 {
+					var b batchlog.Batch
+					c.between(&b, s)
+					if _, err := db.Write(t.Context(), &b); err != nil {
+						return err
+					}
+				}
+				tx.Put(db.Space("out"), batchlog.K("k"), fmt.Append(nil, tries))
+				return nil
+			})
+			check(t, err)
+			if tries != 2 || id != 3 {
+				t.Errorf("after %d tries it is commit %d; want 2 tries and commit 3", tries, id)
+			}
+			wantValue(t, db.Space("out"), batchlog.K("k"), "2")
+		})
+	}
+}
+
+// What a transaction has not read may change under it.
+func testUpdateNoConflict(t *testing.T, open Open) {
+	k := batchlog.Key("k")
+	for _, c := range []struct {
+		name    string
+		read    func(tx *batchlog.Tx, s *batchlog.Space)
+		between func(b *batchlog.Batch, s *batchlog.Space)
+	}{
+		{"OtherKey", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = tx.Get(s, k) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("l"), nil) }},
+		{"OtherSpace", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, batchlog.Range{})) }, func(b *batchlog.Batch, s *batchlog.Space) {
+			b.Put(s.Space("within"), k, nil)
+			b.DeleteRange(s.Space("within"), batchlog.Range{})
+		}},
+		{"BeforeRange", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, batchlog.Range{Low: k})) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("a"), nil) }},
+		{"AtHighOfRange", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, batchlog.Range{High: k})) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, nil) }},
+		{"AtHighOfDeletedRange", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = tx.Get(s, k) }, func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Range{High: k}) }},
+		{"Blind", func(tx *batchlog.Tx, s *batchlog.Space) {}, func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Range{}) }},
+		{"OwnWriteIsNoRead", func(tx *batchlog.Tx, s *batchlog.Space) { tx.Put(s, k, nil); _, _ = tx.Get(s, k) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, []byte("2")) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			put(t, s, k, "1")
+			tries := 0
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tries++
+				c.read(tx, s)
+				if tries == 1 {
+					var b batchlog.Batch
+					c.between(&b, s)
+					if _, err := db.Write(t.Context(), &b); err != nil {
+						return err
+					}
+				}
+				tx.Put(db.Space("out"), batchlog.K("k"), nil)
+				return nil
+			})
+			check(t, err)
+			if tries != 1 {
+				t.Errorf("%d tries, want 1", tries)
+			}
+		})
+	}
+}
+
+// A scan that is broken off has read up to there: what changes before conflicts, what changes behind does not.
+func testUpdateScanBroken(t *testing.T, open Open) {
+	for _, c := range []struct {
+		name    string
+		reverse bool
+		key     string // put between, after two of the keys a c e g were read
+		tries   int
+	}{
+		{"Before", false, "b", 2}, {"LastRead", false, "c", 2}, {"Behind", false, "d", 1}, {"Unread", false, "e", 1},
+		{"ReverseBefore", true, "f", 2}, {"ReverseLastRead", true, "e", 2}, {"ReverseBehind", true, "d", 1}, {"ReverseUnread", true, "c", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			for _, k := range []string{"a", "c", "e", "g"} {
+				put(t, s, batchlog.Key(k), "v")
+			}
+			var opts []batchlog.ReadOption
+			if c.reverse {
+				opts = append(opts, batchlog.ScanReverse())
+			}
+			tries := 0
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tries++
+				read := 0
+				for _, err := range tx.Scan(s, batchlog.Range{}, opts...) {
+					if err != nil {
+						return err
+					}
+					if read++; read == 2 {
+						break
+					}
+				}
+				if tries == 1 {
+					if _, err := s.Put(t.Context(), batchlog.Key(c.key), []byte("2")); err != nil {
+						return err
+					}
+				}
+				tx.Put(db.Space("out"), nil, nil)
+				return nil
+			})
+			check(t, err)
+			if tries != c.tries {
+				t.Errorf("%d tries, want %d", tries, c.tries)
+			}
+		})
+	}
+}
+
+// Two transactions that read both keys and each write one of them do not both see the old state: no write skew.
+func testUpdateWriteSkew(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("oncall")
+	for round := range 20 {
+		names := []batchlog.Key{batchlog.K(round, "a"), batchlog.K(round, "b")}
+		for _, n := range names {
+			put(t, s, n, "yes")
+		}
+		var ready sync.WaitGroup
+		ready.Add(2)
+		var wg sync.WaitGroup
+		for i := range 2 {
+			wg.Go(func() {
+				first := true
+				_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+					on := 0
+					for _, n := range names {
+						v, err := tx.Get(s, n)
+						if err != nil {
+							return err
+						}
+						if string(v) == "yes" {
+							on++
+						}
+					}
+					if first { // both have read before either commits
+						first = false
+						ready.Done()
+						ready.Wait()
+					}
+					if on == 2 { // one must stay
+						tx.Put(s, names[i], []byte("no"))
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		on := 0
+		for _, p := range scan(t, s, batchlog.Prefix(round)) {
+			if p.value == "yes" {
+				on++
+			}
+		}
+		if on != 1 {
+			t.Fatalf("round %d: %d of 2 are left, want 1", round, on)
+		}
+	}
+}
+
+// The same with rows that aren't there yet: each inserts only if it has seen none.
+func testUpdatePhantomSkew(t *testing.T, open Open) {
+	db := plain(t, open)
+	for round := range 20 {
+		s := db.Space("booking", round)
+		var ready, wg sync.WaitGroup
+		const n = 4
+		ready.Add(n)
+		for i := range n {
+			wg.Go(func() {
+				first := true
+				_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+					got, err := collect(tx.Scan(s, batchlog.Range{}))
+					if err != nil {
+						return err
+					}
+					if first {
+						first = false
+						ready.Done()
+						ready.Wait()
+					}
+					if len(got) == 0 {
+						tx.Put(s, batchlog.K(i), nil)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := scan(t, s, batchlog.Range{}); len(got) != 1 {
+			t.Fatalf("round %d: %d bookings, want 1", round, len(got))
+		}
+	}
+}
+
+// addOne adds one to a number, in a transaction.
+func addOne(ctx context.Context, s *batchlog.Space, db *batchlog.DB, k batchlog.Key) (batchlog.ID, error) {
+	return db.Update(ctx, func(tx *batchlog.Tx) error {
+		v, err := tx.Get(s, k)
+		if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+			return err
+		}
+		n, _ := strconv.Atoi(string(v)) // 0 without a value
+		tx.Put(s, k, strconv.AppendInt(nil, int64(n)+1, 10))
+		return nil
+	})
+}
+
+// Many who count on one key lose no count.
+func testUpdateCounter(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	const workers, each = 8, 25
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if _, err := addOne(within(t), s, db, batchlog.K("n")); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantValue(t, s, batchlog.K("n"), strconv.Itoa(workers*each))
+	if got := head(t, db); got != workers*each {
+		t.Errorf("%d commits, want %d", got, workers*each)
+	}
+}
+
+// A transaction ends although somebody changes what it reads, again and again, for as long as it runs.
+func testUpdateAdversary(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if _, err := s.Put(t.Context(), batchlog.K(i), strconv.AppendInt(nil, int64(n), 10)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	for round := range 5 {
+		tries := 0
+		_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+			tries++
+			entries, err := collect(tx.Scan(s, batchlog.Range{}))
+			if err != nil {
+				return err
+			}
+			// The others come between for certain: this waits until one has, while it may.
+			base := tx.Base()
+			for n := 0; n < 1000; n++ {
+				if h, err := db.Head(t.Context()); err != nil || h > base+2 {
+					break
+				}
+			}
+			tx.Put(db.Space("out"), batchlog.K(round), fmt.Append(nil, len(entries)))
+			return nil
+		})
+		check(t, err)
+		if tries > 20 {
+			t.Errorf("%d tries", tries)
+		}
+	}
+}
+
+// Many transactions that all want the same end as well, each once.
+func testUpdateManyLosers(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	var wg sync.WaitGroup
+	const n = 24
+	for i := range n {
+		wg.Go(func() {
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				got, err := collect(tx.Scan(s, batchlog.Range{}))
+				if err != nil {
+					return err
+				}
+				tx.Put(s, batchlog.K(len(got)), fmt.Append(nil, i))
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got := scan(t, s, batchlog.Range{})
+	seen := map[string]bool{}
+	for i, p := range got {
+		if p.key != string(batchlog.K(i)) || seen[p.value] {
+			t.Errorf("entry %d is %q=%s", i, p.key, p.value)
+		}
+		seen[p.value] = true
+	}
+	if len(got) != n {
+		t.Errorf("%d entries, want %d", len(got), n)
+	}
+}
+
+// A transaction whose function fails writes nothing, and returns that error.
+func testUpdateError(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	ours := errors.New("ours")
+	tries := 0
+	id, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		tries++
+		tx.Put(s, batchlog.K("k"), nil)
+		return fmt.Errorf("refused: %w", ours)
+	})
+	if id != 0 || !errors.Is(err, ours) || tries != 1 {
+		t.Errorf("commit %d, %v, %d tries", id, err, tries)
+	}
+	wantAbsent(t, s, batchlog.K("k"))
+	if head(t, db) != 0 {
+		t.Errorf("head is %d", head(t, db))
+	}
+}
+
+// A transaction that writes nothing has no commit and id 0, whatever it has read.
+func testUpdateNothingWritten(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	put(t, s, batchlog.K("k"), "v")
+	for name, fn := range map[string]func(tx *batchlog.Tx) error{
+		"nothing": func(tx *batchlog.Tx) error { return nil },
+		"reads":   func(tx *batchlog.Tx) error { _, err := collect(tx.Scan(s, batchlog.Range{})); return err },
+		"label":   func(tx *batchlog.Tx) error { tx.SetLabel("l", "v"); return nil },
+	} {
+		if id, err := db.Update(within(t), fn); id != 0 || err != nil {
+			t.Errorf("%s: commit %d, %v; want 0", name, id, err)
+		}
+	}
+	if got := head(t, db); got != 1 {
+		t.Errorf("head is %d, want 1", got)
+	}
+}
+
+// An ErrConflict that the function returns itself is its own affair: it is handed on, not tried again.
+func testUpdateOwnConflictError(t *testing.T, open Open) {
+	db := plain(t, open)
+	tries := 0
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error { tries++; return batchlog.ErrConflict })
+	if !errors.Is(err, batchlog.ErrConflict) || tries != 1 {
+		t.Errorf("%v after %d tries", err, tries)
+	}
+}
+
+// A transaction ends with its context, also one that keeps losing, and writes nothing then.
+func testUpdateCancelled(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	ctx, cancel := context.WithCancel(within(t))
+	tries := 0
+	_, err := db.Update(ctx, func(tx *batchlog.Tx) error {
+		if tries++; tries == 3 {
+			cancel()
+		}
+		_, _ = tx.Get(s, batchlog.K("k"))
+		if tries <= 4 { // alone, this one would wait for itself
+			if _, err := s.Put(t.Context(), batchlog.K("k"), nil); err != nil {
+				return err
+			}
+		}
+		tx.Put(s, batchlog.K("out"), nil)
+		return nil
+	})
+	cancel()
+	wantErr(t, "update", err, context.Canceled)
+	if tries != 3 {
+		t.Errorf("%d tries, want 3", tries)
+	}
+	wantAbsent(t, s, batchlog.K("out"))
+}
+
+// All that a transaction reads is of one state, commits meanwhile or not.
+func testUpdateReadsAreFixed(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	put(t, s, batchlog.K("k"), "1")
+	tries := 0
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		tries++
+		before, err := tx.Get(s, batchlog.K("k"))
+		if err != nil {
+			return err
+		}
+		if tries == 1 {
+			put(t, s, batchlog.K("k"), "2")
+		}
+		after, err := tx.Get(s, batchlog.K("k"))
+		if err != nil {
+			return err
+		}
+		pairs, err := collect(tx.Scan(s, batchlog.Range{}))
+		if string(before) != string(after) || len(pairs) != 1 || pairs[0].value != string(before) {
+			t.Errorf("reads %q, then %q, then scans %v", before, after, pairs)
+		}
+		return err
+	})
+	check(t, err)
+}

@@ -1,0 +1,127 @@
+package batchlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Errors that callers branch on with errors.Is.
+var (
+	// ErrNotFound says that a key has no value.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict says that a commit could not be made because another one came between.
+	ErrConflict = errors.New("conflict")
+	// ErrClosed says that the database, or the view, is closed.
+	ErrClosed = errors.New("closed")
+	// ErrReadOnly says that the database takes no writes until it is opened again. After a failed
+	// sync every write says so; reads and followers go on.
+	ErrReadOnly = errors.New("read-only")
+	// ErrTooLarge says that a limit was passed; see [LimitError].
+	ErrTooLarge = errors.New("too large")
+	// ErrNoSpace says that the disk is full. The write has no id and is nowhere; writes are taken
+	// again by themselves when there is space.
+	ErrNoSpace = errors.New("no space left")
+	// ErrGap says that commits which were asked for are no longer there; see [GapError].
+	ErrGap = errors.New("gap in the log")
+	// ErrCorrupt says that stored bytes are damaged; see [CorruptError].
+	ErrCorrupt = errors.New("corrupt")
+	// ErrUncertain says that a write may or may not be in the log: the disk or the connection
+	// failed under way. Write the same batch with its Token again.
+	ErrUncertain = errors.New("outcome uncertain")
+	// ErrUnsupported says that this engine, or this version, cannot do what was asked for.
+	ErrUnsupported = errors.New("not supported")
+	// ErrPermission says that the caller may not do what was asked for.
+	ErrPermission = errors.New("permission denied")
+)
+
+// A CorruptError says where stored bytes stopped making sense. It is an [ErrCorrupt].
+type CorruptError struct {
+	File   string // file name
+	Offset int64  // of the first byte of what is damaged, in bytes from the file's start
+	ID     ID     // the first commit that is, or would be, there; 0 when unknown
+	Err    error  // what is wrong with it
+}
+
+func (e *CorruptError) Error() string {
+	s := "corrupt: " + e.File + " at byte " + strconv.FormatInt(e.Offset, 10)
+	if e.ID != 0 {
+		s += ", commit " + e.ID.String()
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Is reports whether target is [ErrCorrupt].
+func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
+
+// Unwrap returns what is wrong with the bytes.
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// A GapError says which commits are missing. It is an [ErrGap].
+type GapError struct {
+	From   ID // the first commit that was asked for and is not there
+	Oldest ID // the oldest commit that is there: follow from At(Oldest) to go on without the missing ones
+}
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("gap in the log: commits %d to %d are no longer kept; the oldest is %d", e.From, e.Oldest-1, e.Oldest)
+}
+
+// Is reports whether target is [ErrGap].
+func (e *GapError) Is(target error) bool { return target == ErrGap }
+
+// A WaitError says what a read was waiting for when its time was up. It unwraps to the reason:
+// context.DeadlineExceeded after [MaxWait] or the context's deadline, context.Canceled if it was cancelled.
+type WaitError struct {
+	For     ID            // the commit whose effects were waited for
+	Applied ID            // the commit that the store had reached
+	Waited  time.Duration // how long
+	Err     error         // why the wait ended
+}
+
+func (e *WaitError) Error() string {
+	return fmt.Sprintf("read held %s for commit %d, the store is at %d: %v", e.Waited.Round(time.Microsecond), e.For, e.Applied, e.Err)
+}
+
+// Unwrap returns why the wait ended.
+func (e *WaitError) Unwrap() error { return e.Err }
+
+// A LockError says who has the directory of a database open.
+type LockError struct {
+	Dir    string // the database's directory
+	Holder string // who holds it, as far as it says of itself: process, host, since when
+	Err    error
+}
+
+func (e *LockError) Error() string {
+	return fmt.Sprintf("database %s is in use by %s; close it there, or use another directory", e.Dir, e.Holder)
+}
+
+// Unwrap returns the error of the lock itself.
+func (e *LockError) Unwrap() error { return e.Err }
+
+// A VersionError says that something was written by a newer version of batchlog than this one.
+// It is an [ErrUnsupported].
+type VersionError struct {
+	What    string // what has that version: a file's name
+	Version uint32 // the version it has
+	Known   uint32 // the newest version that this program knows
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s has format version %d, this program knows versions up to %d: use a newer batchlog", e.What, e.Version, e.Known)
+}
+
+// Is reports whether target is [ErrUnsupported].
+func (e *VersionError) Is(target error) bool { return target == ErrUnsupported }
+
+// String is the id in decimal.
+func (id ID) String() string { return strconv.FormatUint(uint64(id), 10) }
+
+// cause returns why ctx ended.
+func cause(ctx context.Context) error { return context.Cause(ctx) }

@@ -1,0 +1,153 @@
+package commit
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+const (
+	// BacklogBytes is how much may be durable and not yet applied before writers wait: 8 MiB of ops.
+	BacklogBytes = 8 << 20
+
+	// One Apply takes so many commits or bytes: enough that its own cost doesn't show, few enough that a read that
+	// waits for the first does not wait long for the last.
+	applyCommits = 1024
+	applyBytes   = 1 << 20
+
+	// roomPoll is how often a writer that waits for room looks whether it can still come.
+	roomPoll = 20 * time.Millisecond
+)
+
+// An applier is the backlog between write loop and apply loop.
+type applier struct {
+	mu struct {
+		sync.Mutex
+		more     *sync.Cond          // something was pushed, or it is finished
+		groups   [][]batchlog.Record // in order of ids
+		finished bool                // nothing will be pushed any more
+		stopped  error               // why nothing is applied any more
+	}
+	backlog atomic.Int64
+	less    chan struct{} // has a token when the backlog shrank
+}
+
+func (a *applier) init() {
+	a.mu.more = sync.NewCond(&a.mu.Mutex)
+	a.less = make(chan struct{}, 1)
+}
+
+// recordOverhead is what a commit counts in the backlog beside its bytes, so that commits without ops are bounded too.
+const recordOverhead = 64
+
+func sizeOf(records []batchlog.Record) int64 {
+	size := int64(0)
+	for i := range records {
+		size += int64(records[i].Size()) + recordOverhead
+	}
+	return size
+}
+
+func (a *applier) push(group []batchlog.Record) {
+	a.backlog.Add(sizeOf(group))
+	a.mu.Lock()
+	a.mu.groups = append(a.mu.groups, group)
+	a.mu.Unlock()
+	a.mu.more.Signal()
+}
+
+func (a *applier) finish() {
+	a.mu.Lock()
+	a.mu.finished = true
+	a.mu.Unlock()
+	a.mu.more.Signal()
+}
+
+// pop waits for groups and appends what fits into one Apply to dst. It returns nothing when all is done.
+func (a *applier) pop(dst []batchlog.Record) []batchlog.Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(a.mu.groups) == 0 {
+		if a.mu.finished {
+			return dst
+		}
+		a.mu.more.Wait()
+	}
+	n, size := 0, int64(0)
+	for n < len(a.mu.groups) && (n == 0 || len(dst)+len(a.mu.groups[n]) <= applyCommits && size < applyBytes) {
+		dst = append(dst, a.mu.groups[n]...)
+		size += sizeOf(a.mu.groups[n])
+		a.mu.groups[n] = nil
+		n++
+	}
+	a.mu.groups = a.mu.groups[n:]
+	return dst
+}
+
+func (a *applier) applied(records []batchlog.Record) {
+	a.backlog.Add(-sizeOf(records))
+	select {
+	case a.less <- struct{}{}:
+	default:
+	}
+}
+
+// room reports whether the backlog is within its bound; if not it waits a while for that.
+func (a *applier) room() bool {
+	if a.backlog.Load() < BacklogBytes {
+		return true
+	}
+	select {
+	case <-a.less:
+	case <-time.After(roomPoll):
+	}
+	return a.backlog.Load() < BacklogBytes
+}
+
+func (a *applier) bytes() int64 { return a.backlog.Load() }
+
+// stop notes why nothing is applied any more.
+func (a *applier) stop(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.stopped = err
+}
+
+// stopped is why nothing is applied any more, or nil.
+func (a *applier) stopped() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.stopped
+}
+
+// applyLoop brings the store up to the log.
+func (p *Pipeline) applyLoop() {
+	// Should the store end this goroutine because it can't go on, held reads must not wait for it.
+	over := errors.New("the store stopped applying")
+	defer func() {
+		if over != nil {
+			p.applier.stop(over)
+			p.reads.fail(fmt.Errorf("%w until the database is opened again: %w", batchlog.ErrReadOnly, over))
+		}
+	}()
+	var records []batchlog.Record
+	for {
+		clear(records)
+		records = p.applier.pop(records[:0])
+		if len(records) == 0 {
+			over = nil
+			return
+		}
+		if err := p.store.Apply(records); err != nil {
+			over = err
+			return
+		}
+		p.tokens.applied(records)
+		p.reads.reached(records[len(records)-1].ID)
+		p.applier.applied(records)
+	}
+}

@@ -1,0 +1,379 @@
+// Package commit is the line that a batch travels, from the call that writes it to the views that show it:
+//
+//	hooks ─► validate ─► number ─► append ─► sync ─► ACK ─► apply ─► views
+//
+// Two goroutines do it. The write loop takes all proposals that wait as one group: it validates and numbers each, appends
+// them to the log, syncs once, and answers everyone. The apply loop brings the store up behind it, in the order of ids,
+// some hundred commits at a time. Between them stands a bounded backlog: when the store falls behind by
+// [BacklogBytes], writers wait.
+//
+// Log and store are its own small interfaces, so that it can be tested without either.
+package commit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+// A Log is what the pipeline needs of the log.
+type Log interface {
+	// Add appends r to the group that the next Sync writes, and returns it as the log holds it. added is false if the
+	// group has no room for it.
+	Add(r batchlog.Record) (stored batchlog.Record, added bool, err error)
+	// Sync makes the group durable and shows it to followers. If it fails nothing of the group is there.
+	Sync() error
+	// Head is the newest durable commit.
+	Head() batchlog.ID
+	// Reader reads commits back.
+	Reader(o batchlog.LogOptions) (batchlog.LogReader, error)
+}
+
+// A Store is what the pipeline needs of the store.
+type Store interface {
+	// Apply makes the changes of records, which follow on what was applied, as one.
+	Apply(records []batchlog.Record) error
+	// Applied is the newest commit that was applied.
+	Applied() batchlog.ID
+	// Token finds the commit with that token among those applied.
+	Token(token string) (batchlog.ID, bool, error)
+	// Failed is why the store takes no changes any more, or nil.
+	Failed() error
+	// NoSpace reports whether the store waits for space on the disk.
+	NoSpace() bool
+}
+
+// Options are the parts of a pipeline.
+type Options struct {
+	Log      Log
+	Store    Store
+	Now      func() time.Time
+	LastTime int64 // of the newest commit in the log, in microseconds since 1970
+}
+
+// A Pipeline commits proposals. It owns two goroutines, writeLoop and applyLoop; New starts them, Close ends them.
+type Pipeline struct {
+	log     Log
+	store   Store
+	now     func() time.Time
+	applier applier
+	reads   gate
+	recent  window
+	tokens  tokens
+	alone   chan struct{} // held by the transaction that runs alone
+	done    chan struct{} // closed by Close
+	wg      sync.WaitGroup
+
+	// The write loop owns these.
+	next     batchlog.ID // id of the next commit
+	lastTime int64
+	records  []batchlog.Record // of the group that is being built, as the log holds them
+	waiting  []*request        // who asked for them
+
+	mu struct {
+		sync.Mutex
+		queue  []*request // bounded by the callers: each waits for its one proposal
+		turn   uint64     // if not 0, only proposals with it are taken
+		turns  uint64     // given out
+		closed bool
+	}
+	ready chan struct{} // has a token when the queue may have something for the write loop
+	spare []*request    // memory of the queue before
+}
+
+// New starts a pipeline on a store that is at the head of its log; see [Replay].
+func New(o Options) *Pipeline {
+	p := &Pipeline{
+		log: o.Log, store: o.Store, now: o.Now, lastTime: o.LastTime,
+		alone: make(chan struct{}, 1),
+		done:  make(chan struct{}),
+		ready: make(chan struct{}, 1),
+		next:  o.Log.Head() + 1,
+	}
+	p.applier.init()
+	p.reads.applied.Store(uint64(o.Store.Applied()))
+	p.recent.next = p.next
+	p.tokens.under = map[string]*tokenEntry{}
+	p.wg.Go(p.writeLoop)
+	p.wg.Go(p.applyLoop)
+	return p
+}
+
+// Commit is as batchlog.Engine says.
+func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
+	if n := len(prop.Ops) + len(prop.Meta); n > batchlog.MaxBatchBytes {
+		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes}
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	if prop.Token != "" {
+		return p.commitOnce(ctx, prop)
+	}
+	return p.submit(ctx, prop)
+}
+
+// submit hands a proposal to the write loop and waits for its answer.
+func (p *Pipeline) submit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
+	r := requests.Get().(*request)
+	r.prop = prop
+	if prop.Reads != nil {
+		if err := p.prevalidate(ctx, r); err != nil {
+			return 0, err
+		}
+	}
+	if err := p.enqueue(r); err != nil {
+		return 0, err
+	}
+	return r.wait(ctx)
+}
+
+func (p *Pipeline) enqueue(r *request) error {
+	p.mu.Lock()
+	if p.mu.closed {
+		p.mu.Unlock()
+		return batchlog.ErrClosed
+	}
+	p.mu.queue = append(p.mu.queue, r)
+	p.mu.Unlock()
+	p.wake()
+	return nil
+}
+
+func (p *Pipeline) wake() {
+	select {
+	case p.ready <- struct{}{}:
+	default:
+	}
+}
+
+// writeLoop commits what comes, a group at a time, until the pipeline is closed and the queue empty.
+func (p *Pipeline) writeLoop() {
+	for {
+		group := p.take()
+		if group == nil {
+			p.applier.finish()
+			return
+		}
+		p.commitGroup(group)
+		clear(group)
+		p.spare = group[:0]
+	}
+}
+
+// take waits for proposals and takes all that may be taken. It returns nil when the pipeline is closed and none is left.
+func (p *Pipeline) take() []*request {
+	for {
+		p.settle()
+		p.mu.Lock()
+		group := p.takeLocked()
+		closed := p.mu.closed
+		p.mu.Unlock()
+		if len(group) > 0 {
+			return group
+		}
+		if closed {
+			return nil
+		}
+		<-p.ready
+	}
+}
+
+// settle lets other goroutines run for as long as the queue grows by it: who was just answered writes again, and a
+// larger group costs no more than a small one. When nobody comes it returns at once.
+func (p *Pipeline) settle() {
+	const most = 4
+	for n := range most {
+		p.mu.Lock()
+		before := len(p.mu.queue)
+		p.mu.Unlock()
+		if before == 0 && n > 0 {
+			return
+		}
+		runtime.Gosched()
+		p.mu.Lock()
+		after := len(p.mu.queue)
+		p.mu.Unlock()
+		if after <= before {
+			return
+		}
+	}
+}
+
+func (p *Pipeline) takeLocked() []*request {
+	queue := p.mu.queue
+	if len(queue) == 0 {
+		return nil
+	}
+	if p.mu.turn == 0 || p.mu.closed {
+		p.mu.queue, p.spare = p.spare[:0], nil
+		return queue
+	}
+	var mine, others []*request
+	for _, r := range queue {
+		if r.prop.Turn == p.mu.turn {
+			mine = append(mine, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	p.mu.queue = others
+	return mine
+}
+
+// commitGroup is the line: each proposal of the group is validated, numbered and appended; one sync makes them durable;
+// then they are acknowledged and handed to the applier.
+func (p *Pipeline) commitGroup(group []*request) {
+	if err := p.admit(); err != nil {
+		for _, r := range group {
+			r.answer(0, err)
+		}
+		return
+	}
+	now := max(p.lastTime, p.now().UnixMicro())
+	for _, r := range group {
+		if !r.begin() {
+			continue // its caller has left
+		}
+		if r.barrier {
+			p.flush()
+			r.answer(0, nil)
+			continue
+		}
+		if err := p.validate(r); err != nil {
+			r.answer(0, err)
+			continue
+		}
+		if err := p.append(r, now); err != nil {
+			r.answer(0, err)
+		}
+	}
+	p.flush()
+}
+
+// admit waits until the applier's backlog has room, or says why nothing can be written now.
+func (p *Pipeline) admit() error {
+	for {
+		if err := errors.Join(p.store.Failed(), p.applier.stopped()); err != nil {
+			return fmt.Errorf("%w until the database is opened again: %w", batchlog.ErrReadOnly, err)
+		}
+		if p.store.NoSpace() {
+			return fmt.Errorf("%w for the store", batchlog.ErrNoSpace)
+		}
+		if p.applier.room() {
+			return nil
+		}
+	}
+}
+
+// append numbers a proposal and adds it to the group.
+func (p *Pipeline) append(r *request, now int64) error {
+	rec := batchlog.Record{ID: p.next, Time: now, Count: r.prop.Count, Meta: r.prop.Meta, Ops: r.prop.Ops}
+	for {
+		stored, added, err := p.log.Add(rec)
+		if err != nil {
+			return err
+		}
+		if added {
+			p.records = append(p.records, stored)
+			p.waiting = append(p.waiting, r)
+			p.next++
+			p.lastTime = now
+			return nil
+		}
+		p.flush()
+		rec.ID = p.next // the group before may have come to nothing
+	}
+}
+
+// flush makes the group durable, hands it on, and answers who asked for it.
+func (p *Pipeline) flush() {
+	if len(p.records) == 0 {
+		return
+	}
+	records, waiting := p.records, p.waiting
+	p.records, p.waiting = make([]batchlog.Record, 0, max(1, len(records))), p.waiting[:0]
+	if err := p.log.Sync(); err != nil {
+		p.next = records[0].ID
+		for _, r := range waiting {
+			r.answer(0, err)
+		}
+		return
+	}
+	p.recent.add(records)
+	p.applier.push(records)
+	for i, r := range waiting {
+		r.answer(records[i].ID, nil)
+	}
+	clear(waiting)
+}
+
+// Close answers what is under way, ends what waits with ErrClosed, and waits until the store has applied everything that
+// is durable, or can't. A second Close does nothing.
+func (p *Pipeline) Close() {
+	p.mu.Lock()
+	closed := p.mu.closed
+	p.mu.closed = true
+	p.mu.Unlock()
+	if closed {
+		return
+	}
+	close(p.done)
+	p.wake()
+	p.reads.fail(batchlog.ErrClosed)
+	ended := make(chan struct{})
+	go func() {
+		p.wg.Wait()
+		close(ended)
+	}()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-time.After(closePoll):
+			if p.store.Failed() != nil || p.store.NoSpace() {
+				return // the log has it all; the next open applies it
+			}
+		}
+	}
+}
+
+// closePoll is how often Close looks whether what it waits for can still come.
+const closePoll = 20 * time.Millisecond
+
+// Backlog is the size of what is durable and not yet applied, in bytes.
+func (p *Pipeline) Backlog() int64 { return p.applier.bytes() }
+
+// BacklogLimit is the size of the backlog at which writers wait, in bytes.
+func (p *Pipeline) BacklogLimit() int64 { return BacklogBytes }
+
+// Replay applies the commits of log that store doesn't have yet. progress, if not nil, is told how far it is.
+func Replay(ctx context.Context, log Log, store Store, progress func(applied, head batchlog.ID)) error {
+	head := log.Head()
+	if store.Applied() >= head {
+		return nil
+	}
+	r, err := log.Reader(batchlog.LogOptions{From: batchlog.After(store.Applied()), Until: head})
+	if err != nil {
+		return fmt.Errorf("replay the log: %w", err)
+	}
+	defer r.Close()
+	for store.Applied() < head {
+		records, _, err := r.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("replay the log from commit %d: %w", store.Applied()+1, err)
+		}
+		if err := store.Apply(records); err != nil {
+			return err
+		}
+		if progress != nil {
+			progress(store.Applied(), head)
+		}
+	}
+	return nil
+}

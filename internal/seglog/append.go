@@ -1,0 +1,277 @@
+package seglog
+
+import (
+	"fmt"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/segment"
+)
+
+const (
+	// groupBytes is the size at which a group takes no further record: one write and one sync of that size cost
+	// little more than those of a page.
+	groupBytes = 1 << 20
+	// chunkBytes is the memory that groups are built in, one behind the other. A chunk is written once and then shared by
+	// the disk, the applier, and all followers; nothing is copied again.
+	chunkBytes = 1 << 20
+	// chunkRest is the rest of a chunk in which no group is begun any more.
+	chunkRest = 128 << 10
+)
+
+// An appender is where the log grows. Only the goroutine that appends touches it.
+type appender struct {
+	seg      *seg
+	offset   int64  // where the next group goes
+	chain    uint32 // sum of the group before
+	nextID   batchlog.ID
+	lastTime int64
+
+	chunk []byte // all groups in it so far, the one that is being built last
+	start int    // where that begins
+	count int    // records in it
+}
+
+// Add appends r to the group that the next [Log.Sync] writes, and returns it as it stands there. If added is false
+// the group has no room for it: sync first. An error means that r is nowhere: ErrNoSpace while the disk
+// is full, ErrReadOnly after a failed sync. The id of r must be the next one, its time not before the last.
+func (l *Log) Add(r batchlog.Record) (stored batchlog.Record, added bool, err error) {
+	t := &l.tail
+	size := segment.RecordSize(&r)
+	if t.count > 0 && !t.fits(size) {
+		return r, false, nil
+	}
+	if t.count == 0 {
+		if err := l.begin(size); err != nil {
+			return r, false, err
+		}
+	}
+	if r.ID != t.nextID || r.Time < t.lastTime {
+		panic(fmt.Sprintf("batchlog: bug: commit %d at %d where %d at %d or later belongs", r.ID, r.Time, t.nextID, t.lastTime))
+	}
+	t.chunk, stored = segment.AppendRecord(t.chunk, r)
+	t.count++
+	t.nextID++
+	t.lastTime = r.Time
+	return stored, true, nil
+}
+
+// fits reports whether a record of that size can join the group.
+func (t *appender) fits(size int) bool {
+	group := len(t.chunk) - t.start + size
+	return group <= groupBytes && len(t.chunk)+size <= cap(t.chunk) && t.offset+int64(group) <= t.seg.size
+}
+
+// begin makes room in file and memory for a group whose first record has that size.
+func (l *Log) begin(size int) error {
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	t := &l.tail
+	group := segment.GroupHead + size
+	full := t.offset+int64(group) > t.seg.size
+	if full || l.rollSoon.Load() && t.offset > segment.HeaderSize {
+		if err := l.roll(int64(group)); err != nil {
+			return err
+		}
+		l.rollSoon.Store(false)
+	}
+	if rest := cap(t.chunk) - len(t.chunk); rest < max(group, chunkRest) {
+		t.chunk = make([]byte, 0, max(group, chunkBytes))
+	}
+	t.start = len(t.chunk)
+	t.chunk = t.chunk[:t.start+segment.GroupHead]
+	return nil
+}
+
+// Sync writes the group, makes it durable and shows it to followers. If it fails none of its records exists:
+// with ErrNoSpace the log goes on when there is space, with ErrUncertain nothing is appended any more, as
+// nobody can say what is on the disk. Without a group it does nothing.
+func (l *Log) Sync() error {
+	t := &l.tail
+	if t.count == 0 {
+		return nil
+	}
+	b := t.chunk[t.start:len(t.chunk):len(t.chunk)]
+	g := segment.Group{
+		Offset: t.offset, Size: len(b) - segment.GroupHead, Count: t.count,
+		Prev: t.chain, First: t.nextID - batchlog.ID(t.count), Durable: t.seg.end.Load(),
+	}
+	g.Sum = segment.PutGroup(b, g, t.seg.header.Salt())
+	if _, err := t.seg.file.WriteAt(b, g.Offset); err != nil {
+		err = fmt.Errorf("write %d commits to segment %s: %w", g.Count, t.seg.name, err)
+		t.abandon(g.First)
+		if noSpace(err) {
+			return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
+		}
+		return l.failSync(err)
+	}
+	if err := t.seg.file.SyncData(); err != nil {
+		err = fmt.Errorf("sync segment %s: %w", t.seg.name, err)
+		t.abandon(g.First)
+		return l.failSync(err)
+	}
+	l.publish(g, b[segment.GroupHead:])
+	return nil
+}
+
+// publish makes a durable group part of the log.
+func (l *Log) publish(g segment.Group, records []byte) {
+	t := &l.tail
+	s := t.seg
+	if n := len(s.blocks); n == 0 || g.Offset-s.blocks[n-1].Offset >= segment.BlockBytes {
+		var first batchlog.Record
+		if _, err := segment.ParseRecord(records, &first); err != nil {
+			panic("batchlog: bug: wrote a record that cannot be read: " + err.Error())
+		}
+		l.mu.Lock()
+		if n == 0 {
+			s.oldest = first.Time
+		}
+		s.blocks = append(s.blocks, segment.Block{Offset: g.Offset, First: g.First, Time: first.Time})
+		l.mu.Unlock()
+	}
+	t.chain = g.Sum
+	t.offset = segment.Align(g.End())
+	t.count = 0
+	last := t.nextID - 1
+	s.end.Store(g.End())
+	l.head.Store(uint64(last))
+	l.ring.publish(ringGroup{first: g.First, last: last, records: records, count: g.Count})
+	if t.offset > s.size/2 {
+		l.next.want(l.nextSize(s.size))
+	}
+}
+
+// abandon forgets the group that was being built.
+func (t *appender) abandon(first batchlog.ID) {
+	t.chunk = t.chunk[:t.start:t.start] // whoever holds a record of it must not see another one in its place
+	t.count = 0
+	t.nextID = first
+}
+
+// failSync ends appending after a write or a sync that failed: what the disk holds is not known, and a second sync
+// might return nil without having written anything.
+func (l *Log) failSync(err error) error {
+	l.fail(fmt.Errorf("%w until the database is opened again: %w", batchlog.ErrReadOnly, err))
+	return fmt.Errorf("%w: %w", batchlog.ErrUncertain, err)
+}
+
+// roll begins a new segment with room for a group of that size. If it fails with ErrNoSpace all is as before.
+func (l *Log) roll(group int64) error {
+	p, err := l.next.take(l.nextSize(l.tail.seg.size), segment.HeaderSize+group)
+	if err != nil {
+		return err
+	}
+	if err := l.rollTo(p); err != nil {
+		if noSpace(err) {
+			return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
+		}
+		return err
+	}
+	l.wantSeal()
+	return nil
+}
+
+func (l *Log) rollTo(p *prepared) error {
+	t := &l.tail
+	old := t.seg
+	s, err := l.name(p, t.nextID)
+	if err != nil {
+		p.remove(l)
+		return fmt.Errorf("begin segment: %w", err)
+	}
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	empty := old.end.Load() == segment.HeaderSize // too small for its first commit: it is replaced
+	l.mu.Lock()
+	before := l.mu.segments
+	after := append([]*seg(nil), before...)
+	if empty {
+		after = after[:len(after)-1]
+	} else {
+		old.state, old.last, old.newest = full, t.nextID-1, t.lastTime
+	}
+	l.mu.segments = append(after, s)
+	m := l.tableLocked()
+	l.mu.Unlock()
+	if uncertain, err := l.replaceManifest(m); err != nil {
+		if uncertain {
+			// The old manifest or the new one would be found after a crash; what goes on must be right for both, and
+			// nothing is.
+			return l.failSync(fmt.Errorf("write manifest: %w", err))
+		}
+		l.mu.Lock()
+		l.mu.segments = before
+		old.state, old.last = active, 0
+		l.mu.Unlock()
+		p.remove(l)
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	if empty {
+		_ = old.file.Close() // never held anything
+		old.file = nil
+		l.removeFile(old)
+	}
+	t.seg, t.offset, t.chain = s, segment.HeaderSize, s.header.Chain()
+	return nil
+}
+
+// name makes p the segment whose first commit is first. It is durable when it returns.
+func (l *Log) name(p *prepared, first batchlog.ID) (*seg, error) {
+	s := &seg{
+		name: segmentName(first, p.uuid), dir: p.dir, first: first, size: p.size, file: p.file,
+		header: segment.Header{
+			Version: segment.Version, Database: l.opts.Database, Segment: p.uuid, Epoch: l.opts.Epoch, First: first,
+		},
+	}
+	s.end.Store(segment.HeaderSize)
+	if _, err := p.file.WriteAt(segment.AppendHeader(nil, s.header), 0); err != nil {
+		return nil, err
+	}
+	if err := p.file.SyncData(); err != nil {
+		return nil, err
+	}
+	if err := l.opts.FS.Rename(l.path(p.dir, p.name), l.path(p.dir, s.name)); err != nil {
+		return nil, err
+	}
+	p.name = s.name
+	return s, syncDir(l.opts.FS, l.path(p.dir, ""))
+}
+
+// create begins a log: a first segment, and the manifest that names it.
+func (l *Log) create() error {
+	l.mu.config = l.opts.Defaults
+	p, err := l.prepare(min(firstSegmentBytes, segmentBytes(l.mu.config)), 0)
+	if err != nil {
+		return fmt.Errorf("first segment: %w", err)
+	}
+	s, err := l.name(p, 1)
+	if err != nil {
+		p.remove(l)
+		return fmt.Errorf("first segment: %w", err)
+	}
+	l.mu.segments = []*seg{s}
+	l.ring.next = 1
+	l.tail = appender{seg: s, offset: segment.HeaderSize, chain: s.header.Chain(), nextID: 1}
+	return l.writeManifest()
+}
+
+// segmentBytes is the size of a segment under these settings.
+func segmentBytes(c batchlog.LogConfig) int64 {
+	if c.SegmentBytes == 0 {
+		return batchlog.DefaultSegmentBytes
+	}
+	return c.SegmentBytes
+}
+
+// nextSize is how large the segment after one of that size is: a small database has small files.
+func (l *Log) nextSize(size int64) int64 {
+	return min(segmentBytes(l.Config()), max(size, firstSegmentBytes)*4)
+}
+
+// removeFile removes the file of a segment that is no longer in the table.
+func (l *Log) removeFile(s *seg) {
+	if err := l.opts.FS.Remove(l.path(s.dir, s.name)); err != nil && !isNotExist(err) {
+		l.opts.Logger.Warn("segment cannot be removed; it will be when the database is opened", "segment", s.name, "err", err)
+	}
+}

@@ -1,0 +1,310 @@
+package seglog
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The manifest is the table of segments. It is replaced whole, by a rename, whenever the table changes: a segment is begun, sealed or
+// dropped. One line that says what it is and the CRC-32C of the rest, then the table as JSON:
+//
+//	batchlog manifest 1 9ae0daaf
+//	{ "config": { … }, "segments": [ … ] }
+const (
+	manifestName    = "manifest"
+	manifestTemp    = "manifest.tmp"
+	manifestVersion = 1
+	manifestLine    = "batchlog manifest %d %08x\n"
+)
+
+var vfsNotExist = fs.ErrNotExist
+
+type manifest struct {
+	Config   batchlog.LogConfig `json:"config"`
+	Segments []manifestSegment  `json:"segments"`
+}
+
+type manifestSegment struct {
+	Name   string      `json:"name"`
+	Dir    string      `json:"dir,omitempty"`
+	State  string      `json:"state"`
+	First  batchlog.ID `json:"first"`
+	Last   batchlog.ID `json:"last,omitempty"` // but for the active one
+	End    int64       `json:"end"`            // behind the last group; of the active one, behind one that is durable
+	Size   int64       `json:"size"`           // of the file
+	Oldest int64       `json:"oldest,omitempty"`
+	Newest int64       `json:"newest,omitempty"`
+	Hash   string      `json:"hash,omitempty"` // SHA-256 of a sealed one
+	Broken string      `json:"broken,omitempty"`
+}
+
+var stateNames = map[state]string{active: "active", full: "full", sealed: "sealed"}
+
+// writeManifest makes the table as it is now durable.
+func (l *Log) writeManifest() error {
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	l.mu.Lock()
+	m := l.tableLocked()
+	l.mu.Unlock()
+	if _, err := l.replaceManifest(m); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return nil
+}
+
+// tableLocked is the table as the manifest holds it.
+func (l *Log) tableLocked() manifest {
+	m := manifest{Config: l.mu.config}
+	for _, s := range l.mu.segments {
+		m.Segments = append(m.Segments, s.manifest())
+	}
+	return m
+}
+
+func (s *seg) manifest() manifestSegment {
+	m := manifestSegment{
+		Name: s.name, Dir: s.dir, State: stateNames[s.state], First: s.first, Last: s.last, End: s.end.Load(), Size: s.size,
+		Oldest: s.oldest, Newest: s.newest, Broken: s.broken,
+	}
+	if s.state == sealed {
+		m.Hash = hex.EncodeToString(s.hash[:])
+	}
+	return m
+}
+
+// replaceManifest makes m the manifest. If it fails, uncertain says that a crash may find either m or what was
+// there before; else it finds that.
+func (l *Log) replaceManifest(m manifest) (uncertain bool, err error) {
+	body, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return false, err
+	}
+	text := fmt.Appendf(nil, manifestLine, manifestVersion, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
+	text = append(text, body...)
+	temp := l.path("", manifestTemp)
+	if err := writeFile(l.opts.FS, temp, text); err != nil {
+		return false, err
+	}
+	if err := l.opts.FS.Rename(temp, l.path("", manifestName)); err != nil {
+		return true, err
+	}
+	return true, syncDir(l.opts.FS, l.opts.Dir)
+}
+
+// writeFile makes a file with that content durable, but not its name.
+func writeFile(fs vfs.FS, name string, content []byte) error {
+	f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+var errManifest = errors.New("manifest does not match its sum")
+
+// readManifest is the table as it was last written. Without one the error is vfsNotExist.
+func (l *Log) readManifest() (*manifest, error) {
+	name := l.path("", manifestName)
+	f, err := l.opts.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(f)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	damaged := func(err error) (*manifest, error) { return nil, &batchlog.CorruptError{File: name, Err: err} }
+	line, body, _ := bytes.Cut(text, []byte("\n"))
+	var version, sum uint32
+	if n, err := fmt.Sscanf(string(line)+"\n", manifestLine, &version, &sum); n != 2 || err != nil {
+		return damaged(errors.New("first line is not that of a manifest"))
+	}
+	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
+		return damaged(errManifest)
+	}
+	if version > manifestVersion {
+		return nil, &batchlog.VersionError{What: name, Version: version, Known: manifestVersion}
+	}
+	var m manifest
+	if err := json.Unmarshal(body, &m); err != nil {
+		return damaged(err)
+	}
+	if len(m.Segments) == 0 {
+		return damaged(errors.New("manifest without segments"))
+	}
+	return &m, nil
+}
+
+// load takes over the table m, finds where the active segment ends, and removes what a crash left behind.
+func (l *Log) load(m *manifest) error {
+	l.mu.config = m.Config
+	for i, ms := range m.Segments {
+		s := &seg{
+			name: ms.Name, dir: ms.Dir, first: ms.First, last: ms.Last, size: ms.Size,
+			oldest: ms.Oldest, newest: ms.Newest, broken: ms.Broken,
+		}
+		s.end.Store(ms.End)
+		if _, err := hex.Decode(s.hash[:], []byte(ms.Hash)); err != nil {
+			return &batchlog.CorruptError{File: l.path("", manifestName), ID: ms.First, Err: err}
+		}
+		for st, name := range stateNames {
+			if name == ms.State {
+				s.state = st
+			}
+		}
+		last := i == len(m.Segments)-1
+		if last != (s.state == active) || i > 0 && ms.First != m.Segments[i-1].Last+1 {
+			return &batchlog.CorruptError{File: l.path("", manifestName), ID: ms.First, Err: errors.New("segments that do not follow one another")}
+		}
+		l.mu.segments = append(l.mu.segments, s)
+	}
+	for _, s := range l.mu.segments {
+		if s.state == sealed {
+			continue // start-up costs the tail, not the history: sealed segments are looked at when they are read
+		}
+		if err := l.reopen(s); err != nil {
+			return err
+		}
+	}
+	l.sweep()
+	return nil
+}
+
+// reopen takes up a segment that isn't sealed.
+func (l *Log) reopen(s *seg) error {
+	name := l.path(s.dir, s.name)
+	f, err := l.opts.FS.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	s.file = f
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", name, err)
+	}
+	s.size = info.Size()
+	if s.header, err = readHeader(f, name); err != nil {
+		return err
+	}
+	if s.header.Database != l.opts.Database || s.header.First != s.first {
+		return &batchlog.CorruptError{File: name, ID: s.first, Err: fmt.Errorf("segment of database %s that begins with commit %d", s.header.Database, s.header.First)}
+	}
+	if s.state == full {
+		return nil // sealLoop reads it
+	}
+	t, err := segment.Recover(f, s.header, name, s.size, s.end.Load())
+	if err != nil {
+		return err
+	}
+	if err := l.confirm(f, t); err != nil {
+		return fmt.Errorf("segment %s: %w", name, err)
+	}
+	if verdict, why := segment.Judge(t.Ending); verdict == segment.VerdictCut {
+		l.opts.Logger.Info("cut the end of the log that was never acknowledged", "segment", name, "offset", t.End, "next", t.Next, "why", why)
+	}
+	s.end.Store(t.End)
+	s.blocks = t.Blocks
+	s.newest = t.Time
+	if len(t.Blocks) > 0 {
+		s.oldest = t.Blocks[0].Time
+	}
+	l.head.Store(uint64(t.Next - 1))
+	l.ring.next = t.Next
+	l.tail = appender{seg: s, offset: segment.Align(t.End), chain: t.Chain, nextID: t.Next, lastTime: t.Time}
+	if t.Time == 0 {
+		l.tail.lastTime = l.timeBefore(s)
+	}
+	return nil
+}
+
+// timeBefore is the time of the last commit before s.
+func (l *Log) timeBefore(s *seg) int64 {
+	newest := int64(0)
+	for _, older := range l.mu.segments {
+		if older.first < s.first {
+			newest = max(newest, older.newest)
+		}
+	}
+	return newest
+}
+
+// confirm writes the last group once more and syncs it. It was read, but maybe from memory only: if its sync failed the
+// system may have taken the pages for written. All groups before it are durable, as it was written after their sync.
+func (l *Log) confirm(f vfs.File, t segment.Tail) error {
+	if t.Last.Count == 0 {
+		return nil
+	}
+	b := make([]byte, segment.GroupHead+t.Last.Size)
+	if n, err := f.ReadAt(b, t.Last.Offset); n < len(b) {
+		return err
+	}
+	if _, err := f.WriteAt(b, t.Last.Offset); err != nil {
+		return fmt.Errorf("write the last group again: %w", err)
+	}
+	if err := f.SyncData(); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
+}
+
+// sweep removes what was never part of the log, or no longer is: prepared files, and segments before the oldest.
+func (l *Log) sweep() {
+	known := map[string]bool{}
+	dirs := map[string]bool{"": true}
+	for _, s := range l.mu.segments {
+		known[s.name] = true
+		dirs[s.dir] = true
+	}
+	for _, dir := range l.mu.config.Dirs {
+		dirs[dir] = true
+	}
+	for dir := range dirs {
+		names, err := l.opts.FS.List(l.path(dir, ""))
+		if err != nil {
+			l.opts.Logger.Warn("directory of segments cannot be read", "dir", dir, "err", err)
+			continue
+		}
+		for _, name := range names {
+			first, isSegment := segmentFirst(name)
+			switch {
+			case isPrepared(name), isSegment && !known[name] && first < l.mu.segments[0].first:
+				if err := l.opts.FS.Remove(l.path(dir, name)); err != nil {
+					l.opts.Logger.Warn("leftover file cannot be removed", "file", name, "err", err)
+				}
+			case isSegment && !known[name]:
+				l.opts.Logger.Warn("segment that the manifest does not name is left alone", "file", l.path(dir, name))
+			}
+		}
+	}
+}
+
+func readHeader(f io.ReaderAt, name string) (segment.Header, error) {
+	page := make([]byte, segment.HeaderSize)
+	if n, err := f.ReadAt(page, 0); err != nil && !errors.Is(err, io.EOF) {
+		return segment.Header{}, fmt.Errorf("read header of %s: %w", name, err)
+	} else {
+		page = page[:n]
+	}
+	return segment.ParseHeader(page, name)
+}

@@ -1,0 +1,86 @@
+package seglog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/segment"
+)
+
+// Verify reads all segments and checks them against themselves: headers, sums, ids without holes, times, the
+// index against the groups, each hash against the next segment and the manifest. Every fault it finds goes to report; it
+// goes on with the next segment. progress, if not nil, is told how many bytes of how many it has read.
+func (l *Log) Verify(ctx context.Context, progress func(done, total int64), report func(error)) error {
+	l.mu.Lock()
+	segs := append([]*seg(nil), l.mu.segments...)
+	views := make([]segView, len(segs))
+	total := int64(0)
+	for i, s := range segs {
+		views[i] = segView{s.state, s.last, s.end.Load(), s.size, s.blocks}
+		total += views[i].end
+	}
+	l.mu.Unlock()
+	var before *segment.Index
+	done := int64(0)
+	for i, s := range segs {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		x, err := l.verifySegment(s, views[i], before)
+		var gone *batchlog.GapError
+		if errors.As(err, &gone) {
+			err = nil // dropped since this began
+		}
+		if err != nil {
+			report(err)
+		}
+		before = x
+		done += views[i].end
+		if progress != nil {
+			progress(done, total)
+		}
+	}
+	return nil
+}
+
+// verifySegment checks one segment and returns its index, if it has one that holds.
+func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.Index, error) {
+	r, err := l.openAt(s.first)
+	if err != nil {
+		return nil, err
+	}
+	defer r.f.Close()
+	name := l.path(s.dir, s.name)
+	h, err := readHeader(r.f, name)
+	if err != nil {
+		return nil, err
+	}
+	var prev [32]byte
+	if r.index != nil {
+		prev = r.index.Prev
+	}
+	// Built anew from the groups, the index must come out as it was written: that checks every byte that it was made from.
+	x, err := segment.Build(r.f, h, name, v.end, prev)
+	if err != nil {
+		return nil, err
+	}
+	wrong := func(what string) error {
+		return &batchlog.CorruptError{File: name, Offset: x.End, ID: s.first, Err: errors.New(what)}
+	}
+	if r.index == nil {
+		return nil, nil
+	}
+	switch {
+	case string(x.Append(nil)) != string(r.index.Append(nil)):
+		return nil, wrong("index does not match the commits")
+	case v.state == sealed && s.hash != x.Hash:
+		return nil, wrong("segment is not the one that the manifest names")
+	case v.state == sealed && s.last != x.Last:
+		return nil, wrong(fmt.Sprintf("segment ends with commit %d, in the manifest with %d", x.Last, s.last))
+	case before != nil && before.Hash != x.Prev:
+		return nil, wrong("segment does not follow the one before it")
+	}
+	return x, nil
+}

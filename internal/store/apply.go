@@ -1,0 +1,139 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// A Pebble batch: a header, of which the store fills in the count, then ops as batchlog encodes them.
+const (
+	batchHead  = 12 // sequence number (8), count (4)
+	batchCount = 8
+)
+
+// Apply makes the changes of records, which follow on what was applied, and moves the mark, all as one. When it returns every
+// view shows them.
+func (s *Store) Apply(records []batchlog.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	if !s.use.enter() {
+		return batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	if err := s.Failed(); err != nil {
+		return err
+	}
+	last := records[len(records)-1].ID
+	if first := records[0].ID; first != s.Applied()+1 {
+		panic(fmt.Sprintf("batchlog: bug: apply commit %d to a store at %d", first, s.Applied()))
+	}
+	b := s.db.NewBatch()
+	size, err := fill(b, records)
+	if err == nil {
+		err = s.db.Apply(b, pebble.NoSync)
+	}
+	if err = errors.Join(err, b.Close()); err != nil {
+		return fmt.Errorf("apply commits %d to %d: %w", records[0].ID, last, err)
+	}
+	s.written.Add(int64(size))
+	s.applied.Store(uint64(last))
+	return nil
+}
+
+// fill makes b the changes of records. Their bytes are taken over as they are: ops are encoded as Pebble encodes them.
+func fill(b *pebble.Batch, records []batchlog.Record) (size int, err error) {
+	data := b.Repr()
+	if len(data) != batchHead {
+		panic("batchlog: bug: batch is not empty")
+	}
+	count := 0
+	for i := range records {
+		r := &records[i]
+		data = append(data, r.Ops...)
+		size += len(r.Ops)
+		count += r.Count
+		if len(r.Meta) > 0 {
+			if token := r.Token(); token != "" {
+				data = appendSet(data, tokenKey(token), idBytes(r.ID))
+				data = appendSet(data, tokenIDKey(r.ID, token), nil)
+				count += 2
+			}
+		}
+	}
+	data = appendSet(data, appliedKey, idBytes(records[len(records)-1].ID))
+	count++
+	binary.LittleEndian.PutUint32(data[batchCount:], uint32(count))
+	return size, b.SetRepr(data)
+}
+
+func appendSet(dst, key, value []byte) []byte {
+	dst = append(dst, byte(batchlog.OpPut))
+	dst = binary.AppendUvarint(dst, uint64(len(key)))
+	dst = append(dst, key...)
+	dst = binary.AppendUvarint(dst, uint64(len(value)))
+	return append(dst, value...)
+}
+
+func idBytes(id batchlog.ID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+
+func tokenKey(token string) []byte { return append([]byte{0, tokenTag}, token...) }
+
+func tokenIDKey(id batchlog.ID, token string) []byte {
+	return append(binary.BigEndian.AppendUint64([]byte{0, tokenIDTag}, uint64(id)), token...)
+}
+
+// Token is the commit with that token, if the store has it.
+func (s *Store) Token(token string) (batchlog.ID, bool, error) {
+	value, err := s.Get(tokenKey(token))
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	return batchlog.ID(binary.BigEndian.Uint64(value)), true, nil
+}
+
+// ForgetTokens forgets the tokens of commits before oldest, which the log no longer has.
+func (s *Store) ForgetTokens(oldest batchlog.ID) error {
+	if !s.use.enter() {
+		return batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	const some = 1000 // forgotten at once
+	for {
+		b := s.db.NewBatch()
+		n, err := s.forgetSome(b, oldest, some)
+		if err == nil && n > 0 {
+			err = s.db.Apply(b, pebble.NoSync)
+		}
+		if err = errors.Join(err, b.Close()); err != nil {
+			return fmt.Errorf("forget tokens: %w", err)
+		}
+		if n < some {
+			return nil
+		}
+	}
+}
+
+func (s *Store) forgetSome(b *pebble.Batch, oldest batchlog.ID, some int) (n int, err error) {
+	low := []byte{0, tokenIDTag}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: binary.BigEndian.AppendUint64(low[:2:2], uint64(oldest))})
+	if err != nil {
+		return 0, err
+	}
+	for ok := it.First(); ok && n < some; ok = it.Next() {
+		key := it.Key()
+		token := string(key[len(low)+8:])
+		if err := errors.Join(b.Delete(key, nil), b.Delete(tokenKey(token), nil)); err != nil {
+			return n, errors.Join(err, it.Close())
+		}
+		n++
+	}
+	return n, errors.Join(it.Error(), it.Close())
+}

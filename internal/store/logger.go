@@ -1,0 +1,24 @@
+package store
+
+import (
+	"fmt"
+	"runtime"
+)
+
+// pebbleLogger is Pebble's voice. Pebble calls Fatalf where it can't go on, mostly after a failed write of its manifest, and
+// expects the process to end there. A library does not end its host: the store has failed from then on, and the
+// goroutine, which must not go on, ends. The log has everything, so opening again repairs.
+type pebbleLogger struct{ s *Store }
+
+func (l pebbleLogger) Infof(string, ...any) {}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.s.opts.Logger.Warn("store: " + fmt.Sprintf(format, args...))
+}
+
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("store can't go on: "+format, args...)
+	l.s.failed.CompareAndSwap(nil, &err)
+	l.s.opts.Logger.Error("store failed; open the database again", "err", err)
+	runtime.Goexit()
+}

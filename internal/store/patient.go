@@ -1,0 +1,164 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A patientFS takes a full disk for a slow one. What needs space waits until there is some, so Pebble's flushes and compactions pause
+// and go on by themselves; Pebble is never told, as it could not go on if the write of its manifest failed. Whoever
+// feeds the store sees [Store.NoSpace] and stops. Syncs are not tried again: a failed sync is final.
+type patientFS struct {
+	vfs.FS
+	waiting atomic.Int64 // operations that wait for space
+	stopped chan struct{}
+	once    sync.Once
+	dead    atomic.Bool
+}
+
+// spaceRetry is how often a waiting operation looks whether there is space.
+const spaceRetry = 50 * time.Millisecond
+
+func newPatientFS(fs vfs.FS) *patientFS { return &patientFS{FS: fs, stopped: make(chan struct{})} }
+
+// stop ends waits: what waits fails as it would have at first.
+func (p *patientFS) stop() { p.once.Do(func() { close(p.stopped) }) }
+
+// cut fails every change from now on, so that what is left behind of a Pebble can't harm the next one.
+func (p *patientFS) cut() {
+	p.stop()
+	p.dead.Store(true)
+}
+
+// try runs op until it doesn't fail for want of space.
+func (p *patientFS) try(op func() error) error {
+	if p.dead.Load() {
+		return batchlog.ErrClosed
+	}
+	err := op()
+	if !noSpace(err) {
+		return err
+	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	for {
+		select {
+		case <-p.stopped:
+			return err
+		case <-time.After(spaceRetry):
+		}
+		if err = op(); !noSpace(err) {
+			return err
+		}
+	}
+}
+
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+func (p *patientFS) file(open func() (vfs.File, error)) (vfs.File, error) {
+	var f vfs.File
+	err := p.try(func() (err error) {
+		f, err = open()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &patientFile{File: f, fs: p}, nil
+}
+
+func (p *patientFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return p.file(func() (vfs.File, error) { return p.FS.Create(name, c) })
+}
+
+func (p *patientFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return p.file(func() (vfs.File, error) { return p.FS.OpenReadWrite(name, c, opts...) })
+}
+
+func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return p.file(func() (vfs.File, error) { return p.FS.ReuseForWrite(oldname, newname, c) })
+}
+
+func (p *patientFS) Link(oldname, newname string) error {
+	return p.try(func() error { return p.FS.Link(oldname, newname) })
+}
+
+func (p *patientFS) Rename(oldname, newname string) error {
+	return p.try(func() error { return p.FS.Rename(oldname, newname) })
+}
+
+func (p *patientFS) MkdirAll(dir string, perm os.FileMode) error {
+	return p.try(func() error { return p.FS.MkdirAll(dir, perm) })
+}
+
+func (p *patientFS) Remove(name string) error {
+	if p.dead.Load() {
+		return batchlog.ErrClosed
+	}
+	return p.FS.Remove(name)
+}
+
+func (p *patientFS) RemoveAll(name string) error {
+	if p.dead.Load() {
+		return batchlog.ErrClosed
+	}
+	return p.FS.RemoveAll(name)
+}
+
+func (p *patientFS) Unwrap() vfs.FS { return p.FS }
+
+type patientFile struct {
+	vfs.File
+	fs *patientFS
+}
+
+func (f *patientFile) Write(b []byte) (n int, err error) {
+	err = f.fs.try(func() error {
+		m, err := f.File.Write(b[n:])
+		n += m
+		return err
+	})
+	return n, err
+}
+
+func (f *patientFile) WriteAt(b []byte, offset int64) (n int, err error) {
+	err = f.fs.try(func() (err error) {
+		n, err = f.File.WriteAt(b, offset)
+		return err
+	})
+	return n, err
+}
+
+// Preallocate is a wish: what it could not reserve is written all the same.
+func (f *patientFile) Preallocate(offset, length int64) error {
+	if err := f.File.Preallocate(offset, length); err != nil && !noSpace(err) {
+		return err
+	}
+	return nil
+}
+
+func (f *patientFile) Sync() error     { return f.alive(f.File.Sync) }
+func (f *patientFile) SyncData() error { return f.alive(f.File.SyncData) }
+
+func (f *patientFile) SyncTo(length int64) (fullSync bool, err error) {
+	if f.fs.dead.Load() {
+		return false, batchlog.ErrClosed
+	}
+	return f.File.SyncTo(length)
+}
+
+func (f *patientFile) alive(sync func() error) error {
+	if f.fs.dead.Load() {
+		return batchlog.ErrClosed
+	}
+	return sync()
+}

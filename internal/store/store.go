@@ -1,0 +1,287 @@
+// Package store is what the log adds up to: keys and values in Pebble. It applies commits in the order of their ids, gives
+// views, each at one id, and says how far it has come, in memory and for good.
+//
+// Pebble's own write-ahead log is off: the log is the only one. The id that the store has reached is written in the same
+// Pebble batch as the changes, so after a crash the store is a prefix of the log, and is brought up by replay.
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Defaults of Options.
+const (
+	DefaultCacheBytes    = 64 << 20
+	DefaultMemTableBytes = 64 << 20
+)
+
+// Options are the parts and sizes of a store.
+type Options struct {
+	FS            vfs.FS
+	Dir           string
+	Logger        *slog.Logger
+	CacheBytes    int64       // of blocks; 0: DefaultCacheBytes
+	Base          batchlog.ID // an empty store stands at this commit
+	MemTableBytes int64       // after which changes are written to disk; what replay after a crash costs is some of these; 0: DefaultMemTableBytes
+}
+
+// The store's own keys begin with zero; those of spaces begin with the tag of an array, a0.
+//
+//	00 'a'            the applied mark: id of the newest commit applied, 8 bytes
+//	00 't' token      id of the commit with that token, 8 bytes
+//	00 'i' id token   nothing; the tokens in the order of ids, to forget them with the log
+var appliedKey = []byte{0, 'a'}
+
+const (
+	tokenTag   = 't'
+	tokenIDTag = 'i'
+)
+
+// A Store is open on a directory. Apply must be called by one goroutine at a time; all else is safe for concurrent use.
+type Store struct {
+	opts  Options
+	fs    *patientFS
+	lock  *pebble.Lock
+	db    *pebble.DB
+	cache *pebble.Cache
+	use   gate
+
+	applied atomic.Uint64
+	written atomic.Int64 // bytes of ops applied since it was opened
+	failed  atomic.Pointer[error]
+
+	open struct { // what must be closed before Pebble is
+		sync.Mutex
+		snapshots map[*Snapshot]struct{}
+	}
+}
+
+// Open opens the store in o.Dir, or makes an empty one.
+func Open(o Options) (*Store, error) {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = DefaultCacheBytes
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = DefaultMemTableBytes
+	}
+	s := &Store{opts: o, fs: newPatientFS(o.FS)}
+	s.open.snapshots = map[*Snapshot]struct{}{}
+	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	var err error
+	if s.lock, err = pebble.LockDirectory(o.Dir, s.fs); err != nil {
+		return nil, fmt.Errorf("lock store %s: %w", o.Dir, err)
+	}
+	s.cache = pebble.NewCache(o.CacheBytes)
+	if err = s.openPebble(); err == nil {
+		err = s.readMark()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, err), s.Close())
+	}
+	return s, nil
+}
+
+// openPebble opens Pebble in a goroutine of its own: where it can't go on it ends the goroutine that it
+// runs in, by way of pebbleLogger.
+func (s *Store) openPebble() error {
+	var db *pebble.DB
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		db, err = pebble.Open(s.opts.Dir, s.pebbleOptions())
+	}()
+	<-done
+	s.db = db
+	if db == nil && err == nil {
+		return s.Failed()
+	}
+	return err
+}
+
+func (s *Store) pebbleOptions() *pebble.Options {
+	o := &pebble.Options{
+		FS:                          s.fs,
+		Lock:                        s.lock,
+		Cache:                       s.cache,
+		DisableWAL:                  true,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                uint64(s.opts.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       1000,
+		MaxOpenFiles:                4096,
+		Logger:                      pebbleLogger{s},
+	}
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: func(err error) {
+			s.opts.Logger.Warn("store: background work failed and will be tried again", "err", err)
+		},
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			s.opts.Logger.Error("store: damaged table", "file", i.Path, "err", i.Details)
+		},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+func (s *Store) readMark() error {
+	value, err := s.Get(appliedKey)
+	if errors.Is(err, batchlog.ErrNotFound) {
+		s.applied.Store(uint64(s.opts.Base))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.applied.Store(binary.BigEndian.Uint64(value))
+	return nil
+}
+
+// Close lets go of the directory. What was applied but not flushed is lost, and is brought up from the log again. Snapshots
+// that are open answer ErrClosed from now on. A second Close does nothing.
+func (s *Store) Close() error {
+	if !s.use.close() {
+		return nil
+	}
+	full := s.NoSpace()
+	s.fs.stop()
+	began := time.Now()
+	idle := s.use.empty(func() bool { return s.Failed() != nil || full && time.Since(began) > closePatience })
+	if !idle || s.Failed() != nil || s.db == nil {
+		// Pebble waits for what can't come, a lock of its own or space on the disk. It is left behind, cut off from the disk.
+		s.fs.cut()
+		return s.unlock()
+	}
+	s.open.Lock()
+	for snap := range s.open.snapshots {
+		snap.drop()
+	}
+	s.open.Unlock()
+	err := s.db.Close()
+	s.cache.Unref()
+	s.fs.cut()
+	return errors.Join(err, s.lock.Close())
+}
+
+// unlock gives up the directory's lock, with the reference that Pebble has.
+func (s *Store) unlock() error {
+	err := s.lock.Close()
+	if s.db != nil || s.Failed() != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// closePatience is how long Close waits on a full disk for what is under way.
+const closePatience = 200 * time.Millisecond
+
+// Failed returns why the store can't take changes any more, or nil.
+func (s *Store) Failed() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// NoSpace reports whether the store waits for space on the disk.
+func (s *Store) NoSpace() bool { return s.fs.waiting.Load() > 0 }
+
+// Applied is the newest commit that was applied.
+func (s *Store) Applied() batchlog.ID { return batchlog.ID(s.applied.Load()) }
+
+// Flushed is the newest commit whose changes a crash would not undo.
+func (s *Store) Flushed() (batchlog.ID, error) {
+	if !s.use.enter() {
+		return 0, batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	it, err := s.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true, LowerBound: appliedKey, UpperBound: append(appliedKey[:2:2], 0)})
+	if err != nil {
+		return 0, err
+	}
+	id := batchlog.ID(0)
+	if it.First() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return 0, errors.Join(err, it.Close())
+		}
+		id = batchlog.ID(binary.BigEndian.Uint64(value))
+	}
+	return id, errors.Join(it.Error(), it.Close())
+}
+
+// Flush begins to write all that was applied to the disk; done is closed when that is over, well or not. See [Store.Flushed].
+func (s *Store) Flush() (done <-chan struct{}, err error) {
+	if !s.use.enter() {
+		return nil, batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	if err := s.Failed(); err != nil {
+		return nil, err
+	}
+	return s.db.AsyncFlush()
+}
+
+// Get returns the value of a stored key, or ErrNotFound. The value is the caller's.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	if !s.use.enter() {
+		return nil, batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	value, closer, err := s.db.Get(key)
+	if err != nil {
+		return nil, readError(err)
+	}
+	kept := make([]byte, len(value))
+	copy(kept, value)
+	return kept, closer.Close()
+}
+
+// Status is how the store is.
+func (s *Store) Status() batchlog.StoreStatus {
+	if !s.use.enter() {
+		return batchlog.StoreStatus{}
+	}
+	defer s.use.leave()
+	m := s.db.Metrics()
+	st := batchlog.StoreStatus{
+		Bytes:       int64(m.DiskSpaceUsage()),
+		MemoryBytes: int64(m.MemTable.Size),
+		CacheBytes:  m.BlockCache.Size,
+		Compactions: m.Compact.Count,
+		ReadAmp:     m.ReadAmp(),
+	}
+	if applied := s.written.Load(); applied > 0 {
+		total := m.Total()
+		st.WriteAmp = float64(total.TableBytesFlushed+total.TableBytesCompacted) / float64(applied)
+	}
+	return st
+}
+
+// readError is an error of Pebble in our words.
+func readError(err error) error {
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return batchlog.ErrNotFound
+	case errors.Is(err, pebble.ErrCorruption):
+		return fmt.Errorf("store: %w: %w", batchlog.ErrCorrupt, err)
+	default:
+		return err
+	}
+}

@@ -1,0 +1,143 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+// Commit is as batchlog.Engine says.
+func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+	return e.lines.Commit(ctx, p)
+}
+
+// Alone is as batchlog.Queuer says.
+func (e *engine) Alone(ctx context.Context) (turn uint64, release func(), err error) {
+	return e.lines.Alone(ctx)
+}
+
+// Get is as batchlog.Getter says.
+func (e *engine) Get(ctx context.Context, key []byte, o batchlog.ReadOptions) ([]byte, error) {
+	if err := e.hold(ctx, o); err != nil {
+		return nil, err
+	}
+	return e.store.Get(key)
+}
+
+// View is as batchlog.Engine says.
+func (e *engine) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Snapshot, error) {
+	if err := e.hold(ctx, o); err != nil {
+		return nil, err
+	}
+	s, err := e.store.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (e *engine) hold(ctx context.Context, o batchlog.ReadOptions) error {
+	if e.closed.Load() {
+		return batchlog.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	return e.lines.Hold(ctx, o)
+}
+
+// Log is as batchlog.Engine says.
+func (e *engine) Log(ctx context.Context, o batchlog.LogOptions) (batchlog.LogReader, error) {
+	if e.closed.Load() {
+		return nil, batchlog.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return e.log.Reader(o)
+}
+
+// Head is as batchlog.Engine says.
+func (e *engine) Head(context.Context) (batchlog.ID, error) {
+	if e.closed.Load() {
+		return 0, batchlog.ErrClosed
+	}
+	return e.log.Head(), nil
+}
+
+// Configure is as batchlog.Configurer says.
+func (e *engine) Configure(_ context.Context, c batchlog.LogConfig, paths [][]byte, dryRun bool) (batchlog.Plan, error) {
+	if e.closed.Load() {
+		return batchlog.Plan{}, batchlog.ErrClosed
+	}
+	c, err := checkConfig(c)
+	if err != nil {
+		return batchlog.Plan{}, err
+	}
+	for _, path := range paths {
+		if len(path) != len("\xa0\x00") {
+			return batchlog.Plan{}, fmt.Errorf("settings for a space other than the root: %w in this version", batchlog.ErrUnsupported)
+		}
+	}
+	plan := e.plan(e.log.Config(), c)
+	if dryRun || len(plan.Changes) == 0 {
+		return plan, nil
+	}
+	return plan, e.log.Configure(c)
+}
+
+// plan says what changes between two settings.
+func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
+	var p batchlog.Plan
+	change := func(name string, before, after any) {
+		if b, a := fmt.Sprint(before), fmt.Sprint(after); b != a {
+			p.Changes = append(p.Changes, fmt.Sprintf("%s: %s → %s", name, b, a))
+		}
+	}
+	ttl := func(d time.Duration) string {
+		if d == 0 {
+			return "for ever"
+		}
+		return d.String()
+	}
+	change("hot TTL", ttl(old.HotTTL), ttl(c.HotTTL))
+	change("segment bytes", old.SegmentBytes, c.SegmentBytes)
+	change("directories", old.Dirs, c.Dirs)
+	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), c.HotTTL)
+	return p
+}
+
+// Status is as batchlog.Statuser says.
+func (e *engine) Status(context.Context) (batchlog.Status, error) {
+	if e.closed.Load() {
+		return batchlog.Status{}, batchlog.ErrClosed
+	}
+	flushed, err := e.store.Flushed()
+	if err != nil {
+		return batchlog.Status{}, err
+	}
+	s := batchlog.Status{
+		Applied: e.lines.Applied(), Head: e.log.Head(), Flushed: flushed, Oldest: e.log.Oldest(),
+		Epoch: e.identity.Epoch, UUID: e.identity.UUID, State: "open",
+		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
+		Logs:  []batchlog.LogStatus{e.log.Status()},
+		Store: e.store.Status(),
+	}
+	switch failed := e.failed(); {
+	case failed != nil:
+		s.State, s.Reason = "read-only", failed.Error()
+	case e.store.NoSpace() || e.log.NoSpace():
+		s.State, s.Reason = "no space", "the disk is full; writes are taken again when there is space"
+	}
+	return s, nil
+}
+
+// failed is why no writes are taken until the database is opened again, or nil.
+func (e *engine) failed() error {
+	if err := e.log.Failed(); err != nil {
+		return err
+	}
+	return e.store.Failed()
+}

@@ -1,0 +1,171 @@
+package local
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The file "database" says which database a directory holds. A line that says what it is and the CRC-32C of the rest, then JSON:
+//
+//	batchlog database 1 5d1c9a3f
+//	{ "uuid": "…", "epoch": 1, "made": "2026-11-22T18:45:53Z" }
+//
+// The number is the format of the whole directory. It is 1; a program that finds a higher one refuses.
+const (
+	identityName = "database"
+	identityLine = "batchlog database %d %08x\n"
+	formatNewest = 1
+)
+
+type identity struct {
+	UUID  string         `json:"uuid"`
+	Epoch batchlog.Epoch `json:"epoch"`
+	Made  time.Time      `json:"made"`
+
+	uuid segment.UUID
+}
+
+// openIdentity reads the identity of the database in dir, or gives it one if it is new.
+func openIdentity(fs vfs.FS, dir string) (identity, error) {
+	name := filepath.Join(dir, identityName)
+	text, err := readFile(fs, name)
+	if err == nil {
+		return parseIdentity(text, name)
+	}
+	if !isNotExist(err) {
+		return identity{}, err
+	}
+	if _, err := fs.Stat(filepath.Join(dir, logsName)); err == nil {
+		return identity{}, &batchlog.CorruptError{File: name, Err: errors.New("the file is missing, but there is a log: restore it from a copy")}
+	}
+	uuid := newUUID()
+	id := identity{UUID: uuid.String(), Epoch: 1, Made: time.Now().UTC().Truncate(time.Second), uuid: uuid}
+	if err := writeIdentity(fs, name, id); err != nil {
+		return identity{}, fmt.Errorf("write %s: %w", name, err)
+	}
+	return id, nil
+}
+
+func parseIdentity(text []byte, name string) (identity, error) {
+	damaged := func(err error) (identity, error) { return identity{}, &batchlog.CorruptError{File: name, Err: err} }
+	line, body, _ := bytes.Cut(text, []byte("\n"))
+	var version, sum uint32
+	if n, err := fmt.Sscanf(string(line)+"\n", identityLine, &version, &sum); n != 2 || err != nil {
+		return damaged(errors.New("first line is not that of a database"))
+	}
+	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
+		return damaged(errors.New("content does not match its sum"))
+	}
+	if version > formatNewest {
+		return identity{}, &batchlog.VersionError{What: name, Version: version, Known: formatNewest}
+	}
+	var id identity
+	if err := json.Unmarshal(body, &id); err != nil {
+		return damaged(err)
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(id.UUID, "-", ""))
+	if err != nil || len(b) != len(id.uuid) {
+		return damaged(fmt.Errorf("uuid %q", id.UUID))
+	}
+	copy(id.uuid[:], b)
+	return id, nil
+}
+
+func writeIdentity(fs vfs.FS, name string, id identity) error {
+	body, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	text := fmt.Appendf(nil, identityLine, formatNewest, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
+	temp := name + ".tmp"
+	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, body...))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := fs.Rename(temp, name); err != nil {
+		return err
+	}
+	return syncDir(fs, filepath.Dir(name))
+}
+
+func readFile(fs vfs.FS, name string) ([]byte, error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(f)
+	return text, errors.Join(err, f.Close())
+}
+
+// randomUUID is a version 4 UUID.
+func randomUUID() [16]byte {
+	var u [16]byte
+	if _, err := rand.Read(u[:]); err != nil {
+		panic("batchlog: no randomness: " + err.Error()) // documented never to happen
+	}
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return u
+}
+
+// lockDir takes the directory for this process, and leaves word who has it.
+func (e *engine) lockDir() error {
+	fs := e.opts.FS
+	if e.opts.MustExist {
+		if _, err := fs.Stat(filepath.Join(e.dir, identityName)); err != nil {
+			return fmt.Errorf("no database in %s: %w", e.dir, err)
+		}
+	}
+	if err := makeDir(fs, e.dir); err != nil {
+		return err
+	}
+	owner := filepath.Join(e.dir, ownerName)
+	lock, err := fs.Lock(filepath.Join(e.dir, lockName))
+	if err != nil {
+		if errors.Is(err, syscall.EACCES) { // the file, not the lock: a held lock is EAGAIN, or an error of its own
+			return fmt.Errorf("lock %s: %w", e.dir, err)
+		}
+		holder := "another process"
+		if text, readErr := readFile(fs, owner); readErr == nil && len(text) > 0 {
+			holder = strings.TrimSpace(string(text))
+		}
+		return &batchlog.LockError{Dir: e.dir, Holder: holder, Err: err}
+	}
+	e.lock = lock
+	f, err := fs.Create(owner, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		e.opts.Logger.Warn("no word left who has the database open", "err", err) // it is open all the same
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	_, err = fmt.Fprintf(f, "process %d (%s) on %s since %s\n", os.Getpid(), filepath.Base(os.Args[0]), host, time.Now().Format(time.RFC3339))
+	if err := errors.Join(err, f.Close()); err != nil {
+		e.opts.Logger.Warn("no word left who has the database open", "err", err)
+	}
+	return nil
+}

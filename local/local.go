@@ -1,0 +1,131 @@
+// Package local is an engine in a directory: a [batchlog.DB] whose log and store are files of this machine.
+//
+//	db, err := local.Open("data", nil)
+//	if err != nil { … }
+//	defer db.Close()
+//
+// One process at a time has a directory open. The directory holds
+//
+//	LOCK, OWNER     who has it open
+//	database        its uuid, epoch and format version
+//	log/main/       the log: manifest and segments
+//	store/          what the log adds up to, in Pebble
+//
+// The log is the truth: the store can be brought up from it, and is, after a crash.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options are how a database is opened. The zero value, and nil, are the defaults.
+type Options struct {
+	// FS is where the files are; nil: the disk. vfs.NewMem() runs all in memory.
+	FS vfs.FS
+	// Logger is told what a person should know and no call returns; nil: nobody.
+	Logger *slog.Logger
+	// Now is the clock; nil: time.Now. Commits keep their order in time even when it goes back.
+	Now func() time.Time
+	// MustExist makes it an error, an fs.ErrNotExist, if there is no database in the directory.
+	MustExist bool
+	// Log is the settings of the log of a database that is made; afterwards Configure changes them.
+	Log batchlog.LogConfig
+	// CacheBytes is the memory for blocks of the store; 0: 64 MiB. More makes reads of a large store faster.
+	CacheBytes int64
+	// MemTableBytes is how much the store gathers in memory before it writes it out; 0: 64 MiB. Some of these are
+	// in memory at once, and are applied again when the database is opened after a crash.
+	MemTableBytes int64
+	// Progress is told how far opening is when commits have to be applied again; nil: nobody.
+	Progress func(applied, head batchlog.ID)
+}
+
+// A DB is a database in a directory. It is safe for concurrent use.
+type DB struct {
+	*batchlog.DB
+	engine *engine
+}
+
+// Open opens the database in dir; without one it makes it, dir and its parents included. A second process, or a second
+// Open in this one, gets a *batchlog.LockError. What a newer program wrote is a *batchlog.VersionError, damage that
+// leaves the database without an acknowledged commit a *batchlog.CorruptError.
+func Open(dir string, o *Options) (*DB, error) {
+	e, err := open(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return &DB{DB: batchlog.New(e), engine: e}, nil
+}
+
+// Trim drops what the log need not keep any more (HotTTL). That is done in the background as well, within a minute; Trim does it
+// now.
+func (db *DB) Trim(ctx context.Context) error { return db.engine.trim(ctx) }
+
+// Flush makes the store durable up to the head of the log, so that opening again has nothing to apply.
+func (db *DB) Flush(ctx context.Context) error {
+	if err := db.engine.lines.Hold(ctx, batchlog.ReadOptions{}); err != nil {
+		return err
+	}
+	return db.engine.flush(ctx, db.engine.store.Applied())
+}
+
+// discard is the logger that nobody reads.
+var discard = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1}))
+
+func (o *Options) withDefaults() (Options, error) {
+	var d Options
+	if o != nil {
+		d = *o
+	}
+	if d.FS == nil {
+		d.FS = vfs.Default
+	}
+	if d.Logger == nil {
+		d.Logger = discard
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.CacheBytes < 0 || d.MemTableBytes < 0 || d.MemTableBytes > 0 && d.MemTableBytes < 64<<10 {
+		return d, fmt.Errorf("options: CacheBytes %d, MemTableBytes %d: not negative, and at least 64 KiB of memtable", d.CacheBytes, d.MemTableBytes)
+	}
+	var err error
+	d.Log, err = checkConfig(d.Log)
+	return d, err
+}
+
+// checkConfig is c with defaults, or why it can't be.
+func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
+	unsupported := func(what string) (batchlog.LogConfig, error) {
+		return c, fmt.Errorf("log settings: %s: %w in this version", what, batchlog.ErrUnsupported)
+	}
+	if c.Name == "" {
+		c.Name = batchlog.DefaultLog
+	}
+	switch {
+	case c.Name != batchlog.DefaultLog:
+		return unsupported("another log than main")
+	case c.WarmTTL != 0 || c.ColdTTL != 0 || len(c.Warm) != 0 || c.Cold != "":
+		return unsupported("tiers")
+	case c.Undo:
+		return unsupported("undo")
+	case c.BlobBytes != 0:
+		return unsupported("blobs")
+	case c.HotTTL < 0:
+		return c, fmt.Errorf("log settings: HotTTL %s is negative", c.HotTTL)
+	case c.SegmentBytes != 0 && (c.SegmentBytes < batchlog.MinSegmentBytes || c.SegmentBytes > batchlog.MaxSegmentBytes):
+		return c, fmt.Errorf("log settings: SegmentBytes %d is not between %d and %d", c.SegmentBytes, batchlog.MinSegmentBytes, batchlog.MaxSegmentBytes)
+	}
+	return c, nil
+}
+
+// isNotExist reports whether a file was not there.
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,169 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/commit"
+	"github.com/bytespace/batchlog/internal/seglog"
+	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/store"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The names in a database's directory.
+const (
+	lockName  = "LOCK"
+	ownerName = "OWNER"
+	storeName = "store"
+	logsName  = "log"
+)
+
+// An engine puts the parts together. It owns one goroutine, trimLoop.
+type engine struct {
+	opts     Options
+	dir      string
+	identity identity
+	lock     io.Closer
+	store    *store.Store
+	log      *seglog.Log
+	lines    *commit.Pipeline
+
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	closed atomic.Bool
+	once   sync.Once
+	err    error // of Close
+
+	flushing sync.Mutex // one flush at a time: the others find it done
+}
+
+// open opens in the order of the line that a batch travels; Close closes in the reverse.
+func open(dir string, opts *Options) (_ *engine, err error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if o.FS == vfs.Default {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, fmt.Errorf("directory of the database: %w", err)
+		}
+	}
+	e := &engine{opts: o, dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.letGo())
+		}
+	}()
+	if err := e.lockDir(); err != nil {
+		return nil, err
+	}
+	if e.identity, err = openIdentity(o.FS, dir); err != nil {
+		return nil, err
+	}
+	logDir := filepath.Join(dir, logsName, o.Log.Name)
+	if err := makeDir(o.FS, logDir); err != nil {
+		return nil, err
+	}
+	if e.store, err = store.Open(store.Options{
+		FS: o.FS, Dir: filepath.Join(dir, storeName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+	}); err != nil {
+		return nil, err
+	}
+	if e.log, err = seglog.Open(seglog.Options{
+		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID, Defaults: o.Log,
+	}, e.store.Applied()); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if err := commit.Replay(context.Background(), e.log, e.store, o.Progress); err != nil {
+		return nil, err
+	}
+	e.lines = commit.New(commit.Options{Log: e.log, Store: e.store, Now: o.Now, LastTime: e.log.LastTime()})
+	ctx, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	e.wg.Go(func() { e.trimLoop(ctx) })
+	return e, nil
+}
+
+// Close is as batchlog.Engine says. What was acknowledged is in the log; the store is made durable too, unless the
+// disk is full or has failed, so that the next Open has nothing to apply.
+func (e *engine) Close() error {
+	e.once.Do(func() {
+		e.closed.Store(true)
+		e.stop()
+		e.wg.Wait()
+		e.lines.Close()
+		if e.store.Failed() == nil && !e.store.NoSpace() {
+			if err := e.flush(context.Background(), e.store.Applied()); err != nil {
+				e.opts.Logger.Warn("store not made durable; the next open applies the rest of the log again", "err", err)
+			}
+		}
+		e.err = e.letGo()
+	})
+	return e.err
+}
+
+// letGo closes what is open.
+func (e *engine) letGo() error {
+	var errs []error
+	if e.log != nil {
+		errs = append(errs, e.log.Close())
+	}
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+	}
+	if e.lock != nil {
+		if err := e.opts.FS.Remove(filepath.Join(e.dir, ownerName)); err != nil && !isNotExist(err) {
+			errs = append(errs, err)
+		}
+		errs = append(errs, e.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// makeDir makes a directory and its parents, and their names durable.
+func makeDir(fs vfs.FS, dir string) error {
+	var made []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := fs.Stat(d); err == nil || d == filepath.Dir(d) {
+			break
+		} else if !isNotExist(err) {
+			return fmt.Errorf("make directory %s: %w", dir, err)
+		}
+		made = append(made, d)
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", dir, err)
+	}
+	for _, d := range made {
+		if err := syncDir(fs, filepath.Dir(d)); err != nil {
+			return fmt.Errorf("make directory %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+var _ interface {
+	batchlog.Engine
+	batchlog.Getter
+	batchlog.Queuer
+	batchlog.Configurer
+	batchlog.Statuser
+} = (*engine)(nil)
+
+// newUUID is a random UUID.
+func newUUID() segment.UUID { return segment.UUID(randomUUID()) }

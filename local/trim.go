@@ -1,0 +1,93 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+// trimLoop drops what the log need not keep any more.
+func (e *engine) trimLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(trimInterval(e.log.Config().HotTTL)):
+		}
+		if err := e.trim(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			e.opts.Logger.Warn("log not trimmed; it will be tried again", "err", err)
+		}
+	}
+}
+
+func trimInterval(ttl time.Duration) time.Duration {
+	if ttl == 0 {
+		return time.Minute
+	}
+	return min(max(ttl/10, time.Second), time.Minute)
+}
+
+// trim drops the sealed segments that are past their time, never one that the store has not durably applied.
+func (e *engine) trim(ctx context.Context) error {
+	if ctx.Err() == nil && e.log.Failed() != nil {
+		return nil // nothing more is written, the table of segments included
+	}
+	ttl := e.log.Config().HotTTL
+	e.log.RollIfOlder(e.opts.Now(), ttl)
+	_, _, last := e.log.Expired(e.opts.Now(), ttl)
+	if last == 0 {
+		return nil
+	}
+	if err := e.flush(ctx, last); err != nil {
+		return err
+	}
+	flushed, err := e.store.Flushed()
+	if err != nil {
+		return err
+	}
+	n, err := e.log.Trim(min(last, flushed))
+	if err != nil {
+		return fmt.Errorf("trim the log: %w", err)
+	}
+	if n == 0 {
+		return nil
+	}
+	oldest := e.log.Oldest()
+	e.opts.Logger.Info("log trimmed", "segments", n, "oldest", oldest)
+	return e.store.ForgetTokens(oldest)
+}
+
+// flush makes the store durable up to id at least.
+func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
+	e.flushing.Lock()
+	defer e.flushing.Unlock()
+	flushed, err := e.store.Flushed()
+	if err != nil || flushed >= id {
+		return err
+	}
+	done, err := e.store.Flush()
+	if err != nil {
+		return fmt.Errorf("flush the store: %w", err)
+	}
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(flushPoll):
+			if err := e.store.Failed(); err != nil {
+				return fmt.Errorf("flush the store: %w", err)
+			}
+			if e.closed.Load() && e.store.NoSpace() {
+				return fmt.Errorf("flush the store: %w", batchlog.ErrNoSpace)
+			}
+		}
+	}
+}
+
+// flushPoll is how often a flush that takes its time is asked whether it can still end.
+const flushPoll = 20 * time.Millisecond

@@ -1,0 +1,355 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/store"
+)
+
+// VerifyOptions say what is verified.
+type VerifyOptions struct {
+	// LogOnly leaves out the store.
+	LogOnly bool
+	// Progress is told how far it is; nil: nobody.
+	Progress func(Progress)
+}
+
+// Progress is how far long work has come.
+type Progress struct {
+	Stage       string // what is being done
+	Done, Total int64  // Total is 0 where it is not known
+	Unit        string // of Done and Total: "bytes", "commits" or "keys"
+}
+
+// A Report is what was found.
+type Report struct {
+	First, Last batchlog.ID // the commits that were verified
+	Commits     int64
+	Ops         int64
+	Segments    int64
+	Bytes       int64 // of the log
+	Keys        int64 // in the store
+	// Complete says that the log goes back to commit 1, so that every key of the store was compared. If not, keys that
+	// no commit in the log has touched could not be.
+	Complete bool
+	Problems []Problem // none: all is well
+}
+
+// A Problem is one fault, and where it is; places that do not apply are zero.
+type Problem struct {
+	What   string
+	File   string
+	Offset int64
+	ID     batchlog.ID
+	Space  string // with Key
+	Key    string
+}
+
+// String is the problem in one line.
+func (p Problem) String() string {
+	s := p.What
+	if p.Key != "" {
+		s += fmt.Sprintf(" (space %s, key %s)", p.Space, p.Key)
+	}
+	return s
+}
+
+// problemsMax bounds the problems of a report: more of them say no more.
+const problemsMax = 1000
+
+func (r *Report) add(p Problem) {
+	if len(r.Problems) < problemsMax {
+		r.Problems = append(r.Problems, p)
+	}
+}
+
+func (r *Report) addError(err error) {
+	p := Problem{What: err.Error()}
+	var damage *batchlog.CorruptError
+	if errors.As(err, &damage) {
+		p.File, p.Offset, p.ID = damage.File, damage.Offset, damage.ID
+	}
+	r.add(p)
+}
+
+// Verify checks the log against itself, every byte of it, and the store against the log: all commits are applied once more,
+// to a scratch store in the database's directory, and compared with what the store shows at that commit. Writers and readers go on
+// meanwhile. The scratch store takes some 40 bytes a key and is removed afterwards.
+//
+// An error means that it could not be verified; what is wrong is in the report.
+func (db *DB) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
+	e := db.engine
+	if e.closed.Load() {
+		return Report{}, batchlog.ErrClosed
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	var r Report
+	status := e.log.Status()
+	r.Segments, r.Bytes = int64(status.Segments), status.Bytes
+	err := e.log.Verify(ctx, func(done, total int64) {
+		o.Progress(Progress{Stage: "log", Done: done, Total: total, Unit: "bytes"})
+	}, r.addError)
+	if err != nil {
+		return r, err
+	}
+	view, err := e.View(ctx, batchlog.ReadOptions{})
+	if err != nil {
+		return r, err
+	}
+	defer view.Close()
+	f := fold{engine: e, view: view, report: &r, progress: o.Progress, compare: !o.LogOnly}
+	return r, f.run(ctx)
+}
+
+// A fold applies the log to a scratch store and compares.
+type fold struct {
+	engine   *engine
+	view     batchlog.Snapshot
+	report   *Report
+	progress func(Progress)
+	compare  bool
+
+	scratch *store.Store
+	deleted []batchlog.KeyRange // by range deletes of the log
+}
+
+func (f *fold) run(ctx context.Context) error {
+	r := f.report
+	r.First, r.Last = f.engine.log.Oldest(), f.view.ID()
+	r.Complete = r.First == 1
+	if f.compare {
+		dir := filepath.Join(f.engine.dir, fmt.Sprintf("verify-%x", randomUUID()))
+		defer func() {
+			if err := f.engine.opts.FS.RemoveAll(dir); err != nil {
+				f.engine.opts.Logger.Warn("scratch store not removed", "dir", dir, "err", err)
+			}
+		}()
+		var err error
+		f.scratch, err = store.Open(store.Options{
+			FS: f.engine.opts.FS, Dir: dir, Logger: f.engine.opts.Logger, Base: r.First - 1, CacheBytes: 8 << 20, MemTableBytes: 16 << 20,
+		})
+		if err != nil {
+			return fmt.Errorf("scratch store: %w", err)
+		}
+		defer f.scratch.Close()
+	}
+	whole, err := f.apply(ctx)
+	if err != nil || !whole || !f.compare {
+		return err
+	}
+	return f.compareKeys(ctx)
+}
+
+// apply applies the commits of the log. whole is false if some can't be read, which is in the report.
+func (f *fold) apply(ctx context.Context) (whole bool, err error) {
+	r := f.report
+	if r.Last < r.First {
+		return true, nil
+	}
+	reader, err := f.engine.log.Reader(batchlog.LogOptions{From: batchlog.At(r.First), Until: r.Last})
+	if err != nil {
+		return false, err
+	}
+	defer reader.Close()
+	lastTime := int64(0)
+	for {
+		records, scanned, err := reader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if errors.Is(err, batchlog.ErrCorrupt) || errors.Is(err, batchlog.ErrGap) {
+			r.add(Problem{What: "the store can't be compared: " + err.Error()})
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		for i := range records {
+			rec := &records[i]
+			if rec.Time < lastTime {
+				r.add(Problem{What: fmt.Sprintf("commit %d is older than the one before it", rec.ID), ID: rec.ID})
+			}
+			lastTime = rec.Time
+			if err := f.take(rec); err != nil {
+				return false, err
+			}
+		}
+		if f.compare {
+			if err := f.scratch.Apply(records); err != nil {
+				return false, err
+			}
+		}
+		f.progress(Progress{Stage: "commits", Done: int64(scanned - r.First + 1), Total: int64(r.Last - r.First + 1), Unit: "commits"})
+	}
+}
+
+// The values of the scratch store: what the last op on a key was.
+const (
+	scratchDeleted = 0
+	scratchPut     = 1 // followed by the value's hash
+)
+
+func hashOf(value []byte) []byte {
+	sum := sha256.Sum256(value)
+	return sum[:16]
+}
+
+// take checks one commit and turns it into what the scratch store holds of it. Deletes become values there, as what the log has
+// deleted must not be in the store even if it was put before the log begins.
+func (f *fold) take(rec *batchlog.Record) error {
+	r := f.report
+	r.Commits++
+	r.Ops += int64(rec.Count)
+	if token := rec.Token(); token != "" && f.compare {
+		id, found, err := f.engine.store.Token(token)
+		if err != nil {
+			return err
+		}
+		if !found || id != rec.ID {
+			r.add(Problem{What: fmt.Sprintf("the store does not know the token of commit %d", rec.ID), ID: rec.ID})
+		}
+	}
+	var ops []byte
+	rest := rec.Ops
+	for range rec.Count {
+		kind, key, value, next, err := batchlog.NextOp(rest)
+		if err != nil {
+			r.add(Problem{What: fmt.Sprintf("commit %d: %v", rec.ID, err), ID: rec.ID})
+			break
+		}
+		rest = next
+		switch kind {
+		case batchlog.OpPut:
+			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, append([]byte{scratchPut}, hashOf(value)...))
+		case batchlog.OpDelete:
+			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, []byte{scratchDeleted})
+		case batchlog.OpDeleteRange:
+			ops = batchlog.AppendOp(ops, batchlog.OpDeleteRange, key, value)
+			f.deleted = append(f.deleted, batchlog.KeyRange{Low: key, High: value})
+		}
+	}
+	rec.Ops = ops
+	return nil
+}
+
+// compareKeys walks over store and scratch store side by side.
+func (f *fold) compareKeys(ctx context.Context) error {
+	scratch, err := f.scratch.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer scratch.Close()
+	low, high := []byte{1}, []byte{0xff} // all but the store's own keys
+	have, err := newSide(ctx, f.view, low, high)
+	if err != nil {
+		return err
+	}
+	defer have.cursor.Close()
+	want, err := newSide(ctx, scratch, low, high)
+	if err != nil {
+		return err
+	}
+	defer want.cursor.Close()
+	for n := int64(0); have.ok || want.ok; n++ {
+		if n%4096 == 0 {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			f.progress(Progress{Stage: "keys", Done: f.report.Keys, Unit: "keys"})
+		}
+		if err := f.compareNext(have, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareNext compares the lower key of the two sides and moves on.
+func (f *fold) compareNext(have, want *side) error {
+	order := bytes.Compare(have.key, want.key)
+	switch {
+	case !want.ok:
+		order = -1
+	case !have.ok:
+		order = 1
+	}
+	switch {
+	case order < 0:
+		if f.report.Complete {
+			f.wrong("the store has a key that the log has not", have.key)
+		} else if f.wasDeleted(have.key) {
+			f.wrong("the store has a key that the log has deleted", have.key)
+		}
+	case order > 0:
+		if want.value[0] == scratchPut {
+			f.wrong("the store lacks a key that the log has", want.key)
+		}
+	case want.value[0] == scratchDeleted:
+		f.wrong("the store has a key that the log has deleted", have.key)
+	case !bytes.Equal(want.value[1:], hashOf(have.value)):
+		f.wrong("the store has another value than the log", have.key)
+	}
+	if order <= 0 {
+		f.report.Keys++
+		if err := have.next(); err != nil {
+			return err
+		}
+	}
+	if order >= 0 {
+		return want.next()
+	}
+	return nil
+}
+
+func (f *fold) wrong(what string, stored []byte) {
+	p := Problem{What: what, Space: "?", Key: hex.EncodeToString(stored)}
+	if path, key, err := batchlog.SplitKey(stored); err == nil {
+		p.Space, p.Key = batchlog.Key(path).String(), batchlog.Key(key).String()
+	}
+	f.report.add(p)
+}
+
+func (f *fold) wasDeleted(key []byte) bool {
+	for _, d := range f.deleted {
+		if bytes.Compare(d.Low, key) <= 0 && bytes.Compare(key, d.High) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// A side is a cursor with the entry that it stands on.
+type side struct {
+	cursor     batchlog.Cursor
+	key, value []byte
+	ok         bool
+}
+
+func newSide(ctx context.Context, s batchlog.Snapshot, low, high []byte) (*side, error) {
+	c, err := s.Scan(ctx, low, high, false)
+	if err != nil {
+		return nil, err
+	}
+	d := &side{cursor: c}
+	return d, d.next()
+}
+
+func (d *side) next() error {
+	var err error
+	d.key, d.value, err = d.cursor.Next()
+	d.ok = err == nil
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

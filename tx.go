@@ -1,0 +1,370 @@
+package batchlog
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// How an update that lost to other commits is run again.
+const (
+	updateAloneAfter = 4                      // lost tries after which it runs alone
+	updateBackoff    = 100 * time.Microsecond // before the second try; doubled for each further one, with jitter
+	updateBackoffMax = 10 * time.Millisecond
+)
+
+// A Tx is a [Batch] that can read: what it reads is the store at one id with the transaction's own writes on
+// top. It is valid while the function that was given it runs and not safe for concurrent use.
+type Tx struct {
+	ctx   context.Context
+	db    *DB
+	snap  Snapshot
+	batch Batch
+	own   overlay
+	reads Reads
+	err   error // the first failure of a read; the transaction can't be committed with it
+}
+
+// Update runs fn and commits what it wrote, so that the outcome is as if all updates had run one after the
+// other (strict serializability): what fn read, keys and ranges, found or not, is unchanged when its commit
+// gets its id. If it was changed fn runs again, so it must have no effects outside of tx; after some lost tries it runs
+// alone, with other commits held back, so that it ends. It returns the commit's id, or 0 if fn
+// wrote nothing.
+//
+// If fn returns an error nothing is written and the error is returned. fn must not write to the database by other ways than
+// tx: it could wait for itself. Other errors are those of [DB.Write].
+func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) (ID, error) {
+	backoff := updateBackoff
+	for try := 1; ; try++ {
+		id, err := db.tryUpdate(ctx, fn, try > updateAloneAfter)
+		var lost *lostError
+		if !errors.As(err, &lost) {
+			return id, err
+		}
+		if try > updateAloneAfter {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return 0, cause(ctx)
+		case <-time.After(time.Duration(rand.Int64N(int64(backoff)))):
+		}
+		backoff = min(2*backoff, updateBackoffMax)
+	}
+}
+
+// A lostError says that a commit came between. It is told from an ErrConflict that fn returned itself.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
+func (db *DB) tryUpdate(ctx context.Context, fn func(tx *Tx) error, alone bool) (ID, error) {
+	var turn uint64
+	if q, ok := db.engine.(Queuer); ok && alone {
+		t, release, err := q.Alone(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer release()
+		turn = t
+	}
+	snap, err := db.engine.View(ctx, ReadOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer snap.Close()
+	tx := &Tx{ctx: ctx, db: db, snap: snap}
+	tx.reads.Base = snap.ID()
+	if err := fn(tx); err != nil {
+		return 0, err
+	}
+	if tx.err != nil {
+		return 0, tx.err
+	}
+	if tx.batch.err == nil && tx.batch.Len() == 0 {
+		return 0, nil
+	}
+	p, err := tx.batch.seal(db)
+	if err != nil {
+		return 0, err
+	}
+	p.Reads, p.Turn = &tx.reads, turn
+	id, err := db.engine.Commit(ctx, p)
+	if errors.Is(err, ErrConflict) {
+		return 0, &lostError{err}
+	}
+	return id, err
+}
+
+// Get returns the value of k in s, or [ErrNotFound]. The value is the caller's.
+func (tx *Tx) Get(s *Space, k Key) ([]byte, error) {
+	if err := tx.usable(s); err != nil {
+		return nil, err
+	}
+	key := s.storedKey(k)
+	if value, deleted, ok := tx.own.get(key); ok {
+		if deleted {
+			return nil, ErrNotFound
+		}
+		return bytes.Clone(value), nil
+	}
+	if err := tx.remember(func(r *Reads) { r.Keys = append(r.Keys, key) }); err != nil {
+		return nil, err
+	}
+	value, err := tx.snap.Get(tx.ctx, key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		tx.err = err
+	}
+	return value, err
+}
+
+// Scan yields the keys of s in r with their values, own writes included, as they are when it starts; ascending, or
+// descending with [ScanReverse]. What it went through is validated, gaps between the keys included.
+func (tx *Tx) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if err := tx.usable(s); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		if err := tx.scan(s, r, readOptions(opts).Reverse, yield); err != nil {
+			tx.err = err
+			yield(Entry{}, err)
+		}
+	}
+}
+
+// Put sets the value of k in s.
+func (tx *Tx) Put(s *Space, k Key, value []byte) {
+	tx.batch.Put(s, k, value)
+	if tx.batch.err == nil {
+		tx.own.put(s.storedKey(k), bytes.Clone(value), false)
+	}
+}
+
+// Delete removes k from s.
+func (tx *Tx) Delete(s *Space, k Key) {
+	tx.batch.Delete(s, k)
+	if tx.batch.err == nil {
+		tx.own.put(s.storedKey(k), nil, true)
+	}
+}
+
+// DeleteRange removes the keys of s that are in r. It reads nothing: keys that others put there
+// meanwhile go too.
+func (tx *Tx) DeleteRange(s *Space, r Range) {
+	tx.batch.DeleteRange(s, r)
+	if tx.batch.err == nil {
+		if low, high, empty := s.storedRange(r); !empty {
+			tx.own.deleteRange(low, high)
+		}
+	}
+}
+
+// SetLabel sets a label of the commit. See [Batch].
+func (tx *Tx) SetLabel(name, value string) {
+	if tx.batch.Labels == nil {
+		tx.batch.Labels = map[string]string{}
+	}
+	tx.batch.Labels[name] = value
+}
+
+// SetToken names the commit for safe retries. See [Batch].
+func (tx *Tx) SetToken(token string) { tx.batch.Token = token }
+
+// Base is the id of the view that tx reads.
+func (tx *Tx) Base() ID { return tx.reads.Base }
+
+func (tx *Tx) usable(s *Space) error {
+	if tx.err != nil {
+		return tx.err
+	}
+	return tx.db.owns(s)
+}
+
+func (tx *Tx) remember(add func(r *Reads)) error {
+	if n := len(tx.reads.Keys) + len(tx.reads.Ranges); n >= MaxTxReads {
+		tx.err = &LimitError{What: "reads of a transaction", Size: int64(n) + 1, Limit: MaxTxReads, Hint: "scan ranges, or read in a View"}
+		return tx.err
+	}
+	add(&tx.reads)
+	return nil
+}
+
+// scan merges the snapshot with own writes. Own writes win; what they hide need not be validated but is, as
+// part of the range: simpler, and never wrong.
+func (tx *Tx) scan(s *Space, r Range, reverse bool, yield func(Entry, error) bool) error {
+	low, high, empty := s.storedRange(r)
+	if empty {
+		return nil
+	}
+	cursor, err := tx.snap.Scan(tx.ctx, low, high, reverse)
+	if err != nil {
+		return err
+	}
+	defer cursor.Close()
+	merged := merge{cursor: cursor, own: tx.own.view(low, high, reverse), reverse: reverse}
+
+	seen := KeyRange{Low: low, High: high} // narrowed to what was gone through if the loop is broken off
+	defer func() {
+		if err := tx.remember(func(r *Reads) { r.Ranges = append(r.Ranges, seen) }); err != nil {
+			tx.err = err
+		}
+	}()
+	var keep slab
+	for n := 0; ; n++ {
+		if n%256 == 0 && tx.ctx.Err() != nil {
+			return cause(tx.ctx)
+		}
+		key, value, err := merged.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		stored := keep.copy(key)
+		if !yield(Entry{Key: stored[len(s.prefix):], Value: keep.copy(value)}, nil) {
+			if reverse {
+				seen.Low = stored
+			} else {
+				seen.High = append(bytes.Clone(stored), 0)
+			}
+			return nil
+		}
+	}
+}
+
+// An overlay is the writes of a transaction as its reads see them.
+type overlay struct {
+	keys   map[string]ownWrite
+	ranges []KeyRange // deleted; a key in keys was written after every range that covers it, or marked deleted by it
+}
+
+type ownWrite struct {
+	value   []byte
+	deleted bool
+}
+
+func (o *overlay) put(key, value []byte, deleted bool) {
+	if o.keys == nil {
+		o.keys = map[string]ownWrite{}
+	}
+	o.keys[string(key)] = ownWrite{value, deleted}
+}
+
+func (o *overlay) deleteRange(low, high []byte) {
+	for key := range o.keys {
+		if key >= string(low) && key < string(high) {
+			o.keys[key] = ownWrite{deleted: true}
+		}
+	}
+	o.ranges = append(o.ranges, KeyRange{low, high})
+}
+
+func (o *overlay) get(key []byte) (value []byte, deleted, ok bool) {
+	if w, ok := o.keys[string(key)]; ok {
+		return w.value, w.deleted, true
+	}
+	return nil, true, o.covered(key)
+}
+
+func (o *overlay) covered(key []byte) bool {
+	return slices.ContainsFunc(o.ranges, func(r KeyRange) bool {
+		return bytes.Compare(r.Low, key) <= 0 && bytes.Compare(key, r.High) < 0
+	})
+}
+
+// view is o between low and high as it is now, in the order of a scan.
+func (o *overlay) view(low, high []byte, reverse bool) ownView {
+	v := ownView{ranges: o.ranges}
+	for key, w := range o.keys {
+		if key >= string(low) && key < string(high) {
+			v.writes = append(v.writes, keyedWrite{key, w})
+		}
+	}
+	slices.SortFunc(v.writes, func(a, b keyedWrite) int {
+		if reverse {
+			a, b = b, a
+		}
+		return cmp.Compare(a.key, b.key)
+	})
+	return v
+}
+
+type ownView struct {
+	writes []keyedWrite
+	ranges []KeyRange
+}
+
+type keyedWrite struct {
+	key string
+	ownWrite
+}
+
+// A merge is a cursor with own writes on top of it.
+type merge struct {
+	cursor  Cursor
+	own     ownView
+	reverse bool
+
+	key, value []byte // the cursor's, when held
+	held, done bool
+}
+
+func (m *merge) next() (key, value []byte, err error) {
+	for {
+		if !m.held && !m.done {
+			m.key, m.value, err = m.cursor.Next()
+			switch {
+			case errors.Is(err, io.EOF):
+				m.done = true
+			case err != nil:
+				return nil, nil, err
+			default:
+				m.held = true
+			}
+		}
+		if len(m.own.writes) == 0 && m.done {
+			return nil, nil, io.EOF
+		}
+		order := m.order()
+		if order >= 0 { // an own write comes next, in place of the cursor's key if they are equal
+			w := m.own.writes[0]
+			m.own.writes = m.own.writes[1:]
+			if order == 0 {
+				m.held = false
+			}
+			if !w.deleted {
+				return []byte(w.key), w.value, nil
+			}
+			continue
+		}
+		m.held = false
+		o := overlay{ranges: m.own.ranges}
+		if !o.covered(m.key) {
+			return m.key, m.value, nil
+		}
+	}
+}
+
+// order is negative if the cursor's key comes next, positive if an own write does, 0 if they are the same key.
+func (m *merge) order() int {
+	switch {
+	case !m.held:
+		return 1
+	case len(m.own.writes) == 0:
+		return -1
+	}
+	c := cmp.Compare(string(m.key), m.own.writes[0].key)
+	if m.reverse {
+		c = -c
+	}
+	return c
+}

@@ -1,0 +1,122 @@
+package batchlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"iter"
+)
+
+// An Entry is a key with its value, in a scan.
+type Entry struct {
+	Key   Key
+	Value []byte
+}
+
+// A View is the store at one id. It is safe for concurrent use. It keeps old versions of
+// keys from being cleaned up: close it.
+type View struct {
+	db   *DB
+	snap Snapshot
+}
+
+// View returns the store at one id: by default at head when it was called, or later. See [Stale], [AtLeast] and [MaxWait].
+func (db *DB) View(ctx context.Context, opts ...ReadOption) (*View, error) {
+	snap, err := db.engine.View(ctx, readOptions(opts))
+	if err != nil {
+		return nil, err
+	}
+	return &View{db: db, snap: snap}, nil
+}
+
+// ID is the commit that v shows the effects of, with all before it and none after.
+func (v *View) ID() ID { return v.snap.ID() }
+
+// Get returns the value of k in s, or [ErrNotFound]. The value is the caller's.
+func (v *View) Get(s *Space, k Key) ([]byte, error) {
+	if err := v.db.owns(s); err != nil {
+		return nil, err
+	}
+	return v.snap.Get(context.Background(), s.storedKey(k))
+}
+
+// Scan yields the keys of s in r with their values, ascending, or descending with [ScanReverse]; the other options
+// have no meaning here. Memory is bounded whatever the range. An error ends it.
+func (v *View) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		v.scan(context.Background(), s, r, readOptions(opts).Reverse, yield)
+	}
+}
+
+// Close lets go of v. It is safe to call it twice.
+func (v *View) Close() error { return v.snap.Close() }
+
+// get is a single read, without a view where the engine can.
+func (db *DB) get(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, error) {
+	if g, ok := db.engine.(Getter); ok {
+		return g.Get(ctx, s.storedKey(k), o)
+	}
+	snap, err := db.engine.View(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	return snap.Get(ctx, s.storedKey(k))
+}
+
+func (v *View) scan(ctx context.Context, s *Space, r Range, reverse bool, yield func(Entry, error) bool) {
+	if err := v.db.owns(s); err != nil {
+		yield(Entry{}, err)
+		return
+	}
+	low, high, empty := s.storedRange(r)
+	if empty {
+		return
+	}
+	cursor, err := v.snap.Scan(ctx, low, high, reverse)
+	if err != nil {
+		yield(Entry{}, err)
+		return
+	}
+	defer cursor.Close()
+	var keep slab
+	for n := 0; ; n++ {
+		if n%256 == 0 && ctx.Err() != nil {
+			yield(Entry{}, context.Cause(ctx))
+			return
+		}
+		key, value, err := cursor.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		if !yield(Entry{Key: keep.copy(key[len(s.prefix):]), Value: keep.copy(value)}, nil) {
+			return
+		}
+	}
+}
+
+// A slab gives out copies that are small parts of larger pieces of memory: one allocation for many.
+type slab struct{ free []byte }
+
+const (
+	slabFirst = 256
+	slabBytes = 64 << 10
+)
+
+func (s *slab) copy(b []byte) []byte {
+	if len(b) > slabBytes/4 {
+		return bytes.Clone(b)
+	}
+	if len(b) > cap(s.free)-len(s.free) {
+		// Pieces grow, so that a scan of three keys does not pay for 64 KiB.
+		s.free = make([]byte, 0, max(len(b), min(slabBytes, max(slabFirst, 2*cap(s.free)))))
+	}
+	start := len(s.free)
+	s.free = append(s.free, b...)
+	return s.free[start:len(s.free):len(s.free)]
+}
