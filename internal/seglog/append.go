@@ -198,7 +198,9 @@ func (l *Log) rollTo(p *prepared) error {
 		if uncertain {
 			// The old manifest or the new one would be found after a crash; what goes on must be right for both, and
 			// nothing is.
-			return l.failSync(fmt.Errorf("write manifest: %w", err))
+			// The commit that needed the segment is in neither.
+			_ = l.failSync(fmt.Errorf("write manifest: %w", err))
+			return l.Failed()
 		}
 		l.mu.Lock()
 		l.mu.segments = before

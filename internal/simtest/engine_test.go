@@ -1,0 +1,57 @@
+package simtest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/enginetest"
+	"github.com/bytespace/batchlog/local"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// TestEngine runs the suite of all engines on local, in memory and, not in short runs, on the disk.
+func TestEngine(t *testing.T) {
+	t.Run("Memory", func(t *testing.T) {
+		enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
+			return subject(t, o, vfs.NewMem(), "db")
+		})
+	})
+	t.Run("Disk", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("memory is enough for a short run")
+		}
+		enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
+			return subject(t, o, vfs.Default, t.TempDir())
+		})
+	})
+}
+
+// subject is a local database for the suite.
+func subject(t *testing.T, o enginetest.Options, fs vfs.FS, dir string) enginetest.Subject {
+	t.Helper()
+	opts := &local.Options{FS: fs, Now: o.Now, Log: o.Log, CacheBytes: 1 << 20, MemTableBytes: 256 << 10, Logger: testLogger(t)}
+	db, err := local.Open(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return enginetest.Subject{
+		DB:   db.DB,
+		Trim: func(ctx context.Context) error { return db.Trim(ctx) },
+		Reopen: func(t *testing.T) *batchlog.DB {
+			t.Helper()
+			if err := db.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if db, err = local.Open(dir, opts); err != nil {
+				t.Fatal(err)
+			}
+			return db.DB
+		},
+	}
+}

@@ -1,0 +1,26 @@
+package simtest
+
+import (
+	"flag"
+	"io"
+	"log/slog"
+	"testing"
+)
+
+var (
+	flagSeeds = flag.Int("simtest.seeds", 0, "random programs to run; 0: a few")
+	flagSeed  = flag.Uint64("simtest.seed", 0, "run only the program with this seed")
+	flagSteps = flag.Int("simtest.steps", 0, "steps of each program; 0: some hundred")
+	flagAll   = flag.Bool("simtest.all", false, "every byte and every operation where a sweep goes by steps")
+	flagLog   = flag.Bool("simtest.log", false, "show what databases log")
+)
+
+// testLogger is a logger that writes to t if flags say so.
+func testLogger(t *testing.T) *slog.Logger {
+	t.Helper()
+	if !*flagLog {
+		return slog.New(slog.DiscardHandler)
+	}
+	var out io.Writer = t.Output()
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
