@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/bytespace/batchlog/bytewise"
@@ -158,15 +159,7 @@ func parseKeyJSON(text []byte) (v any, raw []byte, err error) {
 func fromJSON(v any) (any, error) {
 	switch v := v.(type) {
 	case json.Number:
-		// An integer that float64 cannot hold is refused by bytewise rather than rounded here.
-		if i, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-			return i, nil
-		}
-		f, err := v.Float64()
-		if err != nil {
-			return nil, fmt.Errorf("number %s: %w", v, err)
-		}
-		return f, nil
+		return parseNumber(string(v))
 	case []any:
 		for i := range v {
 			e, err := fromJSON(v[i])
@@ -181,6 +174,20 @@ func fromJSON(v any) (any, error) {
 	default:
 		return v, nil
 	}
+}
+
+// parseNumber is text as a float64. An integer that a float64 cannot hold is refused rather than rounded, but for the form that
+// [appendNumber] gives to large ones: the fewest digits that lead back to the same float64, then zeros.
+func parseNumber(text string) (float64, error) {
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return 0, fmt.Errorf("number %s: %w", text, err)
+	}
+	integer := !strings.ContainsAny(text, ".eE")
+	if integer && text != strconv.FormatFloat(f, 'f', 0, 64) && text != strconv.FormatFloat(f, 'f', -1, 64) {
+		return 0, fmt.Errorf("number %s is not exact as a float64", text)
+	}
+	return f, nil
 }
 
 func fromTagged(m map[string]any) (any, error) {

@@ -64,7 +64,9 @@ func (o Op) In(s *Space) bool { return s.Contains(o.Space) }
 
 // AppendOp appends an op on a stored key, path included; value is that of a put, or the stored upper bound of a range delete.
 // It is for engines.
-func AppendOp(dst []byte, kind OpKind, key, value []byte) []byte { return appendOp(dst, kind, nil, key, value) }
+func AppendOp(dst []byte, kind OpKind, key, value []byte) []byte {
+	return appendOp(dst, kind, nil, key, value)
+}
 
 func appendOp(dst []byte, kind OpKind, prefix, key, value []byte) []byte {
 	dst = append(dst, byte(kind))
@@ -136,23 +138,45 @@ func SplitKey(stored []byte) (path, key []byte, err error) {
 func CheckOps(ops []byte, count int) error {
 	for i := range count {
 		kind, key, value, rest, err := NextOp(ops)
+		if err == nil {
+			err = checkOp(kind, key, value)
+		}
 		if err != nil {
 			return fmt.Errorf("op %d of %d: %w", i+1, count, err)
-		}
-		if len(key) > MaxKeyBytes {
-			return &LimitError{What: "key", Size: int64(len(key)), Limit: MaxKeyBytes}
-		}
-		path, _, err := SplitKey(key)
-		if err != nil {
-			return fmt.Errorf("op %d of %d: %w", i+1, count, err)
-		}
-		if kind == OpDeleteRange && !inOwnKeys(path, value) {
-			return fmt.Errorf("op %d of %d: %w", i+1, count, errOpKey)
 		}
 		ops = rest
 	}
-	if len(ops) != 0 {
+	if len(ops) != 0 || count < 0 {
 		return fmt.Errorf("%d bytes behind the last of %d ops", len(ops), count)
+	}
+	return nil
+}
+
+// checkOp reports why an op is none that a batch makes.
+func checkOp(kind OpKind, key, value []byte) error {
+	if len(key) > MaxKeyBytes {
+		return &LimitError{What: "key", Size: int64(len(key)), Limit: MaxKeyBytes}
+	}
+	_, n, err := bytewise.DecodeArrayPrefix(key) // ArrayLen would take what no path is encoded as
+	if err != nil {
+		return errOpKey
+	}
+	path := key[:n]
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	switch kind {
+	case OpPut:
+		if len(value) > MaxValueBytes {
+			return &LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes}
+		}
+	case OpDeleteRange:
+		if len(value) > MaxKeyBytes {
+			return &LimitError{What: "key", Size: int64(len(value)), Limit: MaxKeyBytes}
+		}
+		if !inOwnKeys(path, value) || string(key) >= string(value) {
+			return errOpKey
+		}
 	}
 	return nil
 }

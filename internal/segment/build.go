@@ -3,6 +3,7 @@ package segment
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/bytespace/batchlog"
@@ -13,7 +14,7 @@ import (
 func Build(file io.ReaderAt, h Header, name string, end int64, prev [32]byte) (*Index, error) {
 	hash := sha256.New()
 	if _, err := io.Copy(hash, io.NewSectionReader(file, 0, end)); err != nil {
-		return nil, &batchlog.CorruptError{File: name, ID: h.First, Err: err}
+		return nil, fmt.Errorf("read segment %s: %w", name, err)
 	}
 	s := Scanner{File: file, Name: name, Salt: h.Salt(), Next: HeaderSize, End: end, ID: h.First, Chain: h.Chain(), Chained: true}
 	x := indexer{index: Index{Prev: prev, End: HeaderSize, First: h.First, Last: h.First - 1}}

@@ -234,7 +234,7 @@ func ReadIndex(file io.ReaderAt, size int64, name string, salt uint32) (*Index, 
 		return damaged(at, errFooterMagic)
 	}
 	offset, indexSize := int64(le.Uint64(footer[footerOffset:])), int64(le.Uint32(footer[footerSize:]))
-	if offset < HeaderSize || offset+indexSize > at || indexSize < 0 {
+	if offset < HeaderSize || offset > at-indexSize {
 		return damaged(at, errFooterPlace)
 	}
 	b := make([]byte, indexSize)

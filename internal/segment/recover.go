@@ -3,6 +3,7 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/bytespace/batchlog"
@@ -110,11 +111,11 @@ func (t *Tail) finish(s *Scanner, durable int64, err error) (Tail, error) {
 	at := Align(t.End)
 	claim, lookErr := claimBehind(s.File, s.Salt, at, s.End)
 	if lookErr != nil {
-		return Tail{}, lookErr
+		return Tail{}, fmt.Errorf("read segment %s behind byte %d: %w", s.Name, at, lookErr)
 	}
 	nothing, lookErr := zeros(s.File, at, s.End)
 	if lookErr != nil {
-		return Tail{}, lookErr
+		return Tail{}, fmt.Errorf("read segment %s at byte %d: %w", s.Name, at, lookErr)
 	}
 	t.Ending = Ending{Next: next(err, nothing), Claimed: max(durable, claim) > t.End}
 	if verdict, why := Judge(t.Ending); verdict == VerdictDamage {
@@ -155,7 +156,7 @@ func zeros(file io.ReaderAt, offset, size int64) (bool, error) {
 // header needs to hold for that.
 func claimBehind(file io.ReaderAt, salt uint32, from, size int64) (int64, error) {
 	const step = 1 << 20
-	buf := make([]byte, step+GroupHead)
+	buf := make([]byte, min(step+GroupHead, max(0, size-from)))
 	highest := int64(0)
 	for at := from; at < size; at += step {
 		n, err := file.ReadAt(buf[:min(int64(len(buf)), size-at)], at)

@@ -94,14 +94,16 @@ func (s *Scanner) fill(n int) error {
 	}
 	buf := make([]byte, size)
 	have := copy(buf, s.buf)
-	if m, err := s.File.ReadAt(buf[have:], s.Next+int64(have)); m < len(buf)-have {
-		if errors.Is(err, io.EOF) {
-			return errGroupEnd
-		}
+	m, err := s.File.ReadAt(buf[have:], s.Next+int64(have))
+	s.buf = buf[:have+m]
+	switch {
+	case len(s.buf) >= n: // what was read ahead and could not be had shows when it is needed
+		return nil
+	case err == nil, errors.Is(err, io.EOF):
+		return errGroupEnd
+	default:
 		return &readError{err}
 	}
-	s.buf = buf
-	return nil
 }
 
 // A readError is a failure of the disk to say what it holds, which is not damage.

@@ -1,0 +1,465 @@
+package segment
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+)
+
+func randomIndex(r *rand.Rand) *Index {
+	x := &Index{
+		End: HeaderSize + r.Int64N(1<<30), First: batchlog.ID(r.Uint64() >> 1), FirstTime: r.Int64N(1 << 52), Ops: r.Int64N(1 << 40),
+		Blocks: make([]Block, r.IntN(20)),
+	}
+	x.Last = x.First + batchlog.ID(r.Uint64N(1<<40)) - batchlog.ID(r.IntN(2))
+	x.LastTime = x.FirstTime + r.Int64N(1<<50)
+	for i := range x.Hash {
+		x.Hash[i], x.Prev[i] = byte(r.Uint32()), byte(r.Uint32())
+	}
+	last := Block{Offset: HeaderSize, First: x.First, Time: x.FirstTime}
+	for i := range x.Blocks {
+		last = Block{Offset: last.Offset + r.Int64N(1<<20), First: last.First + batchlog.ID(r.Uint64N(1<<20)), Time: last.Time + r.Int64N(1<<20)}
+		if r.IntN(4) > 0 {
+			last.Spaces = make([]uint32, r.IntN(30))
+			for j := range last.Spaces {
+				last.Spaces[j] = r.Uint32()
+			}
+			slices.Sort(last.Spaces)
+		}
+		x.Blocks[i] = last
+	}
+	return x
+}
+
+func TestIndex(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for range 100 {
+		want := randomIndex(r)
+		b := want.Append([]byte("before"))[6:]
+		got, err := ParseIndex(b)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%+v, %v, want %+v", got, err, want)
+		}
+		for n := range b {
+			if _, err := ParseIndex(b[:n]); err == nil {
+				t.Fatalf("accepted with %d of %d bytes", n, len(b))
+			}
+		}
+		if _, err := ParseIndex(append(b, 0)); err == nil {
+			t.Fatal("accepted with a byte behind")
+		}
+	}
+}
+
+// Hashes out of order would hide some from a search.
+func TestIndexUnsorted(t *testing.T) {
+	x := Index{Blocks: []Block{{Offset: HeaderSize, Spaces: []uint32{2, 1}}}}
+	if _, err := ParseIndex(x.Append(nil)); !errors.Is(err, errIndex) {
+		t.Error(err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 300 {
+		x := Index{Blocks: make([]Block, 1+r.IntN(12))}
+		id, time := batchlog.ID(5), int64(100)
+		for i := range x.Blocks {
+			x.Blocks[i] = Block{First: id, Time: time}
+			id += 1 + batchlog.ID(r.IntN(3))
+			time += r.Int64N(3) // equal times are common: all commits of a group have one
+		}
+		for id := batchlog.ID(5); id < x.Blocks[len(x.Blocks)-1].First+3; id++ {
+			want := 0
+			for i, b := range x.Blocks {
+				if b.First <= id {
+					want = i
+				}
+			}
+			if got := x.Find(id); got != want {
+				t.Fatalf("commit %d in block %d of %+v, want %d", id, got, x.Blocks, want)
+			}
+		}
+		// The first commit that is not older may be in the block before the first that begins so late.
+		for at := int64(98); at < time+3; at++ {
+			want := 0
+			for i, b := range x.Blocks {
+				if b.Time < at {
+					want = i
+				}
+			}
+			if got := x.FindTime(at); got != want {
+				t.Fatalf("time %d in block %d of %+v, want %d", at, got, x.Blocks, want)
+			}
+		}
+	}
+	if x := (&Index{}); x.Find(1) != 0 || x.FindTime(1) != 0 {
+		t.Error("an index without blocks has a first block")
+	}
+}
+
+// blocky is a segment whose commits fill many blocks.
+func blocky(seed uint64) *maker {
+	r := rand.New(rand.NewPCG(seed, 0))
+	m := newMaker(testHeader)
+	for m.end() < 40*BlockBytes {
+		records := make([]batchlog.Record, 1+r.IntN(3))
+		for i := range records {
+			records[i] = randomRecord(r)
+		}
+		records[0].Ops = batchlog.AppendOp(records[0].Ops, batchlog.OpPut, randomPath(r), make([]byte, r.IntN(BlockBytes)))
+		records[0].Count++
+		m.add(records...)
+	}
+	return m
+}
+
+func build(t *testing.T, m *maker, prev [32]byte) *Index {
+	t.Helper()
+	x, err := Build(bytes.NewReader(m.b), m.h, "x.seg", m.end(), prev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// The index says what is there: found by going through all of it.
+func TestBuild(t *testing.T) {
+	m := blocky(8)
+	x := build(t, m, [32]byte{9})
+	ops := int64(0)
+	for i := range m.all {
+		ops += int64(m.all[i].Count)
+	}
+	first, last := m.all[0], m.all[len(m.all)-1]
+	if x.End != m.end() || x.First != 1 || x.Last != last.ID || x.FirstTime != first.Time || x.LastTime != last.Time || x.Ops != ops || x.Prev != [32]byte{9} {
+		t.Errorf("index %+v", x)
+	}
+	if len(x.Blocks) < 20 {
+		t.Fatalf("%d blocks", len(x.Blocks))
+	}
+	g := 0 // group that must begin the next block
+	for i, b := range x.Blocks {
+		for m.groups[g].Offset < b.Offset {
+			g++
+		}
+		if group := m.groups[g]; b.Offset != group.Offset || b.First != group.First || b.Time != m.first[g].Time {
+			t.Errorf("block %d is %+v, its first group %+v", i, b, group)
+		}
+		if i > 0 && b.Offset-x.Blocks[i-1].Offset < BlockBytes {
+			t.Errorf("block %d has %d bytes", i-1, b.Offset-x.Blocks[i-1].Offset)
+		}
+	}
+	if other := build(t, m, [32]byte{8}); other.Hash != x.Hash {
+		t.Error("the hash depends on the segment before")
+	}
+}
+
+// A segment without commits has an index, too.
+func TestBuildEmpty(t *testing.T) {
+	h := testHeader
+	h.First = 7
+	m := newMaker(h)
+	x := build(t, m, [32]byte{})
+	if x.End != HeaderSize || x.First != 7 || x.Last != 6 || len(x.Blocks) != 0 {
+		t.Errorf("index %+v", x)
+	}
+	got, err := ParseIndex(x.Append(nil))
+	if err != nil || got.Last != 6 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// What the sums don't know Build finds: times and ids within a group, ops that are none.
+func TestBuildRefuses(t *testing.T) {
+	older := newMaker(testHeader)
+	older.add(sized(1))
+	older.time = 0
+	older.add(sized(1))
+	malformed := newMaker(testHeader)
+	malformed.add(batchlog.Record{Count: 1, Ops: []byte{7}})
+	behind := newMaker(testHeader)
+	behind.add(batchlog.Record{Ops: []byte{7}})
+	endless := newMaker(testHeader)
+	endless.add(batchlog.Record{Count: 1, Ops: batchlog.AppendOp(nil, batchlog.OpDelete, []byte{0xa0, 0x70, 'a'}, nil)})
+	for name, m := range map[string]*maker{
+		"commit older than the one before": older, "malformed op": malformed, "bytes behind the last op": behind, "path without an end": endless,
+	} {
+		_, err := Build(bytes.NewReader(m.b), m.h, "x.seg", m.end(), [32]byte{})
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+			continue
+		}
+		last := m.groups[len(m.groups)-1]
+		if d := damage(t, err); d.Offset != last.Offset || d.ID != last.First || d.File != "x.seg" {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// The disk fails: that says nothing about what it holds.
+func TestBuildReadError(t *testing.T) {
+	m := random(9, 5)
+	for _, from := range []int64{0, m.groups[2].Offset} {
+		_, err := Build(&failingReader{bytes.NewReader(m.b), from, errDisk}, m.h, "x.seg", m.end(), [32]byte{})
+		if !errors.Is(err, errDisk) || errors.Is(err, batchlog.ErrCorrupt) {
+			t.Errorf("disk fails from byte %d on: %v", from, err)
+		}
+	}
+}
+
+// within is the closed paths of the space of a stored key and of all around it.
+func within(t *testing.T, key []byte) [][]byte {
+	t.Helper()
+	path, _, err := batchlog.SplitKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := batchlog.Key(path).Decode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := v.([]any)
+	var all [][]byte
+	for n := range len(parts) + 1 {
+		all = append(all, pathOf(parts[:n]))
+	}
+	return all
+}
+
+func pathOf(parts []any) []byte { return path(parts...) }
+
+// A filtered reader leaves out no block with an op in its spaces, and does leave out blocks.
+func TestSummaries(t *testing.T) {
+	for seed := range uint64(5) {
+		m := blocky(100 + seed)
+		x := build(t, m, [32]byte{})
+		left := 0
+		for i := range m.all {
+			rec := &m.all[i]
+			block := &x.Blocks[x.Find(rec.ID)]
+			ops := rec.Ops
+			for range rec.Count {
+				_, key, _, rest, err := batchlog.NextOp(ops)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ops = rest
+				if key[0] == 0 {
+					continue
+				}
+				for _, p := range within(t, key) {
+					if !block.MayTouch([]uint32{0, SpaceHash(p[:len(p)-1])}) {
+						t.Fatalf("seed %d: commit %d has an op within %x, its block says it has none", seed, rec.ID, p)
+					}
+				}
+			}
+			if !block.MayTouch([]uint32{SpaceHash(path("nowhere", i))}) {
+				left++
+			}
+		}
+		if left < len(m.all)*9/10 {
+			t.Errorf("seed %d: only %d of %d commits would be left out for a space without ops", seed, left, len(m.all))
+		}
+	}
+	if (&Block{Spaces: []uint32{1}}).MayTouch(nil) || !(&Block{}).MayTouch(nil) {
+		t.Error("no spaces: only a block without a summary may touch them")
+	}
+}
+
+// A block with too many spaces has no summary and is always read.
+func TestSummaryTooMany(t *testing.T) {
+	for _, c := range []struct {
+		spaces int
+		known  bool
+	}{{spacesMax - 1, true}, {spacesMax, false}} { // the root is one more
+		m := newMaker(testHeader)
+		var rec batchlog.Record
+		for i := range c.spaces {
+			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
+			rec.Count++
+		}
+		m.add(rec)
+		m.add(put(path("next"), "k", "v"))
+		x := build(t, m, [32]byte{})
+		if len(x.Blocks) != 2 || x.Blocks[1].Spaces == nil {
+			t.Fatalf("%d blocks", len(x.Blocks))
+		}
+		b := &x.Blocks[0]
+		if (b.Spaces != nil) != c.known || b.MayTouch([]uint32{SpaceHash(path("nowhere")[:1])}) == false || b.MayTouch([]uint32{12345}) == c.known {
+			t.Errorf("%d spaces: summary of %d", c.spaces+1, len(b.Spaces))
+		}
+		got, err := ParseIndex(x.Append(nil))
+		if err != nil || !reflect.DeepEqual(got, x) {
+			t.Errorf("%d spaces: %v", c.spaces+1, err)
+		}
+	}
+}
+
+// seal is the file that m becomes when it is sealed with size bytes before.
+func seal(x *Index, m *maker, size int64) []byte {
+	b := append(bytes.Clone(m.b), make([]byte, max(0, size-int64(len(m.b))))...)
+	offset, tail := Seal(x, size, m.h.Salt())
+	return append(b[:offset:offset], tail...)
+}
+
+// The index comes back, whether the file had room for it or grows.
+func TestSeal(t *testing.T) {
+	m := random(10, 30)
+	x := build(t, m, [32]byte{1, 2, 3})
+	index := int64(len(x.Append(nil)))
+	exact := Align(m.end()) + index + FooterSize
+	for _, c := range []struct{ size, want int64 }{
+		{1 << 20, 1 << 20},
+		{exact + 1, exact + 1},
+		{exact, exact},
+		{exact - 1, exact},
+		{m.end(), exact},
+	} {
+		m.b = m.b[:m.end()]
+		if pad := Align(m.end()) - m.end(); c.size > m.end() {
+			m.b = append(m.b, make([]byte, pad)...)
+		} else {
+			m.b = append(m.b, make([]byte, pad)...)[:m.end()+pad] // a write behind the end fills the gap with zeros
+		}
+		b := seal(x, m, c.size)
+		if int64(len(b)) != c.want {
+			t.Errorf("size %d: sealed file has %d bytes, want %d", c.size, len(b), c.want)
+		}
+		got, err := ReadIndex(bytes.NewReader(b), int64(len(b)), "x.seg", m.h.Salt())
+		if err != nil || !reflect.DeepEqual(got, x) {
+			t.Errorf("size %d: %+v, %v", c.size, got, err)
+		}
+		all, err := readAll(t, m.scanner(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRecords(t, all, m.all)
+	}
+}
+
+// Every change of one byte in index and footer is found; the zeros between have no meaning.
+func TestSealFlips(t *testing.T) {
+	m := newMaker(testHeader)
+	m.add(sized(100))
+	m.add(sized(200))
+	x := build(t, m, [32]byte{})
+	b := seal(x, m, Align(m.end())+1000)
+	index := Align(m.end())
+	gap := index + int64(len(x.Append(nil)))
+	footer := int64(len(b)) - FooterSize
+	for i := index; i < int64(len(b)); i++ {
+		for bit := range 8 {
+			b[i] ^= 1 << bit
+			got, err := ReadIndex(bytes.NewReader(b), int64(len(b)), "x.seg", m.h.Salt())
+			b[i] ^= 1 << bit
+			if i >= gap && i < footer {
+				if err != nil || !reflect.DeepEqual(got, x) {
+					t.Fatalf("byte %d of the gap: %v", i, err)
+				}
+				continue
+			}
+			if d := damage(t, err); d.File != "x.seg" || d.Offset < HeaderSize || d.Offset > footer {
+				t.Fatalf("byte %d: %+v", i, d)
+			}
+		}
+	}
+	if _, err := ReadIndex(bytes.NewReader(b), int64(len(b)), "x.seg", m.h.Salt()+1); !errors.Is(err, errFooterSum) {
+		t.Errorf("footer of another file: %v", err)
+	}
+}
+
+// A file that lost its end has no index, wherever the end was cut.
+func TestSealTruncated(t *testing.T) {
+	m := newMaker(testHeader)
+	m.add(sized(100))
+	b := seal(build(t, m, [32]byte{}), m, Align(m.end())+500)
+	for n := range b {
+		_, err := ReadIndex(bytes.NewReader(b[:n]), int64(n), "x.seg", m.h.Salt())
+		damage(t, err)
+		// The size is from the manifest, the file is shorter.
+		_, err = ReadIndex(bytes.NewReader(b[:n]), int64(len(b)), "x.seg", m.h.Salt())
+		damage(t, err)
+	}
+}
+
+// What a footer says is believed only when its sum holds; until then it may point anywhere.
+func TestSealFooterPlace(t *testing.T) {
+	m := newMaker(testHeader)
+	m.add(sized(100))
+	b := seal(build(t, m, [32]byte{}), m, 0)
+	at := len(b) - FooterSize
+	for _, c := range []struct {
+		offset uint64
+		size   uint32
+	}{
+		{0, 10}, {HeaderSize - 1, 10}, {uint64(at), 1}, {HeaderSize, 1 << 31}, {1 << 63, 10}, {1<<63 - 1, 10}, {1<<63 - 1, 1<<32 - 1}, {1<<64 - 1, 1},
+	} {
+		le.PutUint64(b[at+footerOffset:], c.offset)
+		le.PutUint32(b[at+footerSize:], c.size)
+		allocs := testing.AllocsPerRun(1, func() {
+			if _, err := ReadIndex(bytes.NewReader(b), int64(len(b)), "x.seg", m.h.Salt()); !errors.Is(err, errFooterPlace) {
+				t.Errorf("index at %d with %d bytes: %v", c.offset, c.size, err)
+			}
+		})
+		if allocs > 10 {
+			t.Errorf("index at %d with %d bytes: %v allocations", c.offset, c.size, allocs)
+		}
+	}
+}
+
+// A newer footer is refused by name.
+func TestSealVersion(t *testing.T) {
+	m := newMaker(testHeader)
+	m.add(sized(100))
+	x := build(t, m, [32]byte{})
+	b := seal(x, m, 0)
+	footer := b[len(b)-FooterSize:]
+	le.PutUint32(footer[footerVersion:], Version+1)
+	resumFooter(footer, x.Append(nil), m.h.Salt())
+	_, err := ReadIndex(bytes.NewReader(b), int64(len(b)), "x.seg", m.h.Salt())
+	var newer *batchlog.VersionError
+	if !errors.As(err, &newer) || *newer != (batchlog.VersionError{What: "x.seg", Version: Version + 1, Known: Version}) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// resumFooter sets the sum of a footer anew.
+func resumFooter(footer, index []byte, salt uint32) {
+	sum := crcUpdate(salt, footer[:footerSum])
+	le.PutUint32(footer[footerSum:], crcUpdate(sum, index))
+}
+
+// An index whose sum holds and that makes no sense is damage as well: our bug, or somebody's.
+func TestSealMalformed(t *testing.T) {
+	m := newMaker(testHeader)
+	m.add(sized(100))
+	x := build(t, m, [32]byte{})
+	b := seal(x, m, 0)
+	index := x.Append(nil)
+	at := len(b) - FooterSize - len(index)
+	clear(b[at : at+len(index)-40])
+	resumFooter(b[len(b)-FooterSize:], b[at:at+len(index)], m.h.Salt())
+	_, err := ReadIndex(bytes.NewReader(b), int64(len(b)), "x.seg", m.h.Salt())
+	if d := damage(t, err); !errors.Is(err, errIndex) || d.Offset != int64(at) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The disk fails: that is no damage.
+func TestSealReadError(t *testing.T) {
+	m := newMaker(testHeader)
+	m.add(sized(100))
+	b := seal(build(t, m, [32]byte{}), m, 0)
+	for _, from := range []int64{0, int64(len(b)) - FooterSize} {
+		_, err := ReadIndex(&failingReader{bytes.NewReader(b), from, errDisk}, int64(len(b)), "x.seg", m.h.Salt())
+		if !errors.Is(err, errDisk) || errors.Is(err, batchlog.ErrCorrupt) {
+			t.Errorf("disk fails from byte %d on: %v", from, err)
+		}
+	}
+}
