@@ -39,6 +39,9 @@ type Op struct {
 	Key   Key    // of a range delete: the lowest key
 	High  Key    // of a range delete: above the highest key; nil: no bound
 	Value []byte // of a put
+
+	run *hookRun // of an op that a pre-commit hook is given: where it may be dropped or changed
+	at  int
 }
 
 // In reports whether o is within s: in its own keys or in those of a space within it.
@@ -64,7 +67,9 @@ func (o Op) In(s *Space) bool { return s.Contains(o.Space) }
 
 // AppendOp appends an op on a stored key, path included; value is that of a put, or the stored upper bound of a range delete.
 // It is for engines.
-func AppendOp(dst []byte, kind OpKind, key, value []byte) []byte { return appendOp(dst, kind, nil, key, value) }
+func AppendOp(dst []byte, kind OpKind, key, value []byte) []byte {
+	return appendOp(dst, kind, nil, key, value)
+}
 
 func appendOp(dst []byte, kind OpKind, prefix, key, value []byte) []byte {
 	dst = append(dst, byte(kind))
