@@ -12,6 +12,7 @@ type Commit struct {
 	ID     ID
 	Time   time.Time         // of the commit, to the microsecond; never before that of an earlier id
 	Labels map[string]string // nil when there are none
+	Hooks  []*Space          // whose pre-commit hooks the commit passed
 
 	count    int
 	ops      []byte
@@ -121,5 +122,12 @@ func (c *Commit) read(r *Record, l *lens) error {
 		return fmt.Errorf("commit %d: %w", r.ID, err)
 	}
 	c.Labels = m.Labels
+	for _, path := range m.Hooks {
+		s, err := l.db.spaceOf(path)
+		if err != nil {
+			return fmt.Errorf("commit %d: %w", r.ID, err)
+		}
+		c.Hooks = append(c.Hooks, s)
+	}
 	return nil
 }

@@ -39,6 +39,9 @@ type Op struct {
 	Key   Key    // of a range delete: the lowest key
 	High  Key    // of a range delete: above the highest key; nil: no bound
 	Value []byte // of a put
+
+	run *hookRun // of an op that a pre-commit hook is given: where it may be dropped or changed
+	at  int
 }
 
 // In reports whether o is within s: in its own keys or in those of a space within it.

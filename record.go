@@ -27,10 +27,12 @@ func (r *Record) Size() int { return len(r.Meta) + len(r.Ops) }
 //	2    label: length of the name (uvarint), name, value; sorted by name
 //	3    logs: the numbers (uvarint) of all logs that hold a part of the commit, ascending. A commit
 //	     without it is whole in the log where it stands
+//	4    hook: the closed path of a space whose pre-commit hooks the commit passed; sorted
 const (
 	metaToken = 1
 	metaLabel = 2
 	metaLogs  = 3
+	metaHook  = 4
 )
 
 func appendMeta(dst []byte, tag byte, item []byte) []byte {
@@ -60,6 +62,7 @@ type Meta struct {
 	Token  string
 	Labels map[string]string // nil when there are none
 	Logs   []uint64          // nil: the log where the record stands, alone
+	Hooks  [][]byte          // closed paths of spaces whose pre-commit hooks the commit passed
 }
 
 var errMeta = errors.New("malformed meta")
@@ -71,7 +74,7 @@ func DecodeMeta(b []byte) (Meta, error) {
 	for len(b) > 0 {
 		tag := b[0]
 		item, rest, ok := cutString(b[1:])
-		if !ok || tag < last || tag == last && tag != metaLabel {
+		if !ok || tag < last || tag == last && tag != metaLabel && tag != metaHook {
 			return Meta{}, errMeta
 		}
 		last, b = tag, rest
@@ -96,6 +99,8 @@ func DecodeMeta(b []byte) (Meta, error) {
 				m.Logs = append(m.Logs, log)
 				item = item[n:]
 			}
+		case metaHook:
+			m.Hooks = append(m.Hooks, item)
 		default:
 			return Meta{}, fmt.Errorf("%w: unknown tag %d", errMeta, tag)
 		}

@@ -28,7 +28,8 @@ type Tx struct {
 	batch Batch
 	own   overlay
 	reads Reads
-	err   error // the first failure of a read; the transaction can't be committed with it
+	hooks *hookRun // of a transaction that pre-commit hooks are given
+	err   error    // the first failure of a read; the transaction can't be committed with it
 }
 
 // Update runs fn and commits what it wrote, so that the outcome is as if all updates had run one after the
@@ -97,7 +98,8 @@ func (db *DB) tryUpdate(ctx context.Context, fn func(tx *Tx) error, alone bool) 
 	}
 	p.Reads, p.Turn = &tx.reads, turn
 	id, err := db.engine.Commit(ctx, p)
-	if errors.Is(err, ErrConflict) {
+	var refused *HookError
+	if errors.Is(err, ErrConflict) && !errors.As(err, &refused) {
 		return 0, &lostError{err}
 	}
 	return id, err
@@ -185,6 +187,9 @@ func (tx *Tx) usable(s *Space) error {
 	if tx.err != nil {
 		return tx.err
 	}
+	if tx.hooks != nil {
+		tx.hooks.refresh()
+	}
 	return tx.db.owns(s)
 }
 
@@ -250,6 +255,18 @@ type overlay struct {
 type ownWrite struct {
 	value   []byte
 	deleted bool
+}
+
+// apply takes over an op on stored keys.
+func (o *overlay) apply(kind OpKind, key, value []byte) {
+	switch kind {
+	case OpPut:
+		o.put(key, value, false)
+	case OpDelete:
+		o.put(key, nil, true)
+	case OpDeleteRange:
+		o.deleteRange(key, value)
+	}
 }
 
 func (o *overlay) put(key, value []byte, deleted bool) {

@@ -92,16 +92,21 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
-// Catching up from files: commits of one op with 100 bytes, all ops read.
+// Catching up from files: commits of one op with 100 bytes, all ops read; all of them, and those of a space that every
+// hundredth commit is in.
 func BenchmarkTail(b *testing.B) {
 	ctx := context.Background()
 	db := openBench(b)
-	s := db.Space("bench")
-	const n = 500_000
+	common, rare := db.Space("common"), db.Space("rare")
+	const n, every = 1_000_000, 100
 	var wg sync.WaitGroup
 	for w := range 256 {
 		wg.Go(func() {
 			for i := w; i < n; i += 256 {
+				s := common
+				if i%every == 0 {
+					s = rare
+				}
 				if _, err := s.Put(ctx, batchlog.K(i), make([]byte, 100)); err != nil {
 					b.Error(err)
 					return
@@ -110,11 +115,15 @@ func BenchmarkTail(b *testing.B) {
 		})
 	}
 	wg.Wait()
+	b.Run("all", func(b *testing.B) { benchmarkTail(b, db, n, n) })
+	b.Run("rare", func(b *testing.B) { benchmarkTail(b, db, n, n/every, rare) })
+}
+
+func benchmarkTail(b *testing.B, db *local.DB, until, want int, spaces ...*batchlog.Space) {
 	b.ReportAllocs()
-	b.ResetTimer()
 	for b.Loop() {
 		seen := 0
-		for c, err := range db.Tail(ctx, batchlog.TailOptions{Until: n}) {
+		for c, err := range db.Tail(context.Background(), batchlog.TailOptions{Until: batchlog.ID(until), Spaces: spaces}) {
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -125,9 +134,9 @@ func BenchmarkTail(b *testing.B) {
 			}
 			seen++
 		}
-		if seen != n {
+		if seen != want {
 			b.Fatal(seen)
 		}
 	}
-	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+	b.ReportMetric(float64(until)*float64(b.N)/b.Elapsed().Seconds(), "commits/s")
 }

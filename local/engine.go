@@ -10,6 +10,9 @@ import (
 
 // Commit is as batchlog.Engine says.
 func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+	if e.hooks.Touch(p) {
+		return e.commitHooked(ctx, p)
+	}
 	return e.lines.Commit(ctx, p)
 }
 

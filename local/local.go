@@ -62,7 +62,9 @@ func Open(dir string, o *Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DB{DB: batchlog.New(e), engine: e}, nil
+	db := &DB{DB: batchlog.New(e), engine: e}
+	e.hooks = batchlog.NewHooks(db.DB)
+	return db, nil
 }
 
 // Trim drops what the log need not keep any more (HotTTL). That is done in the background as well, within a minute; Trim does it

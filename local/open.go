@@ -25,7 +25,7 @@ const (
 	logsName  = "log"
 )
 
-// An engine puts the parts together. It owns one goroutine, trimLoop.
+// An engine puts the parts together. It owns one goroutine, trimLoop, and one for each post-commit hook.
 type engine struct {
 	opts     Options
 	dir      string
@@ -34,7 +34,9 @@ type engine struct {
 	store    *store.Store
 	log      *seglog.Log
 	lines    *commit.Pipeline
+	hooks    *batchlog.Hooks
 
+	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	closed atomic.Bool
@@ -85,9 +87,8 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		return nil, err
 	}
 	e.lines = commit.New(commit.Options{Log: e.log, Store: e.store, Now: o.Now, LastTime: e.log.LastTime()})
-	ctx, stop := context.WithCancel(context.Background())
-	e.stop = stop
-	e.wg.Go(func() { e.trimLoop(ctx) })
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.wg.Go(func() { e.trimLoop(e.ctx) })
 	return e, nil
 }
 

@@ -42,6 +42,24 @@ func (p *Pipeline) commitOnce(ctx context.Context, prop *batchlog.Proposal) (bat
 	}
 }
 
+// Known returns the commit with that token, if there is one or one is under way that succeeds.
+func (p *Pipeline) Known(ctx context.Context, token string) (id batchlog.ID, found bool, err error) {
+	p.tokens.mu.Lock()
+	e := p.tokens.under[token]
+	p.tokens.mu.Unlock()
+	if e == nil {
+		return p.store.Token(token)
+	}
+	select {
+	case <-e.done:
+		return e.id, e.err == nil, nil
+	case <-ctx.Done():
+		return 0, false, context.Cause(ctx)
+	case <-p.done:
+		return 0, false, batchlog.ErrClosed
+	}
+}
+
 // enter returns the entry of token, and whether it was made by this call.
 func (t *tokens) enter(token string) (e *tokenEntry, mine bool) {
 	t.mu.Lock()

@@ -118,7 +118,7 @@ func (l *Log) Sync() error {
 func (l *Log) publish(g segment.Group, records []byte) {
 	t := &l.tail
 	s := t.seg
-	if n := len(s.blocks); n == 0 || g.Offset-s.blocks[n-1].Offset >= segment.BlockBytes {
+	if n := len(s.marks); n == 0 || g.Offset-s.marks[n-1].Offset >= segment.MarkBytes {
 		var first batchlog.Record
 		if _, err := segment.ParseRecord(records, &first); err != nil {
 			panic("batchlog: bug: wrote a record that cannot be read: " + err.Error())
@@ -127,7 +127,7 @@ func (l *Log) publish(g segment.Group, records []byte) {
 		if n == 0 {
 			s.oldest = first.Time
 		}
-		s.blocks = append(s.blocks, segment.Block{Offset: g.Offset, First: g.First, Time: first.Time})
+		s.marks = append(s.marks, segment.Mark{Offset: g.Offset, First: g.First, Time: first.Time})
 		l.mu.Unlock()
 	}
 	t.chain = g.Sum

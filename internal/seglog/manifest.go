@@ -224,10 +224,10 @@ func (l *Log) reopen(s *seg) error {
 		l.opts.Logger.Info("cut the end of the log that was never acknowledged", "segment", name, "offset", t.End, "next", t.Next, "why", why)
 	}
 	s.end.Store(t.End)
-	s.blocks = t.Blocks
+	s.marks = t.Marks
 	s.newest = t.Time
-	if len(t.Blocks) > 0 {
-		s.oldest = t.Blocks[0].Time
+	if len(t.Marks) > 0 {
+		s.oldest = t.Marks[0].Time
 	}
 	l.head.Store(uint64(t.Next - 1))
 	l.ring.next = t.Next

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -29,6 +30,8 @@ type reader struct {
 	file   *fileReader // nil: in memory, or not yet begun
 	groups []ringGroup
 	found  []batchlog.Record
+	shared bool   // what is read will be overwritten: what is found must be copied
+	kept   []byte // the memory that copies are made in
 	closed bool
 }
 
@@ -106,6 +109,7 @@ func (r *reader) leave() error {
 func (r *reader) read() error {
 	groups, ok := r.log.ring.from(r.groups[:0], r.next, stretchBytes)
 	r.groups = groups
+	r.shared = !ok && len(r.within) > 0 // with a filter most of what is read is left out: reading into the same memory is cheaper
 	if ok {
 		if err := r.leave(); err != nil {
 			return err
@@ -127,20 +131,22 @@ func (r *reader) read() error {
 		if err != nil {
 			return err
 		}
+		f.scan.Reuse = r.shared
+		if f.index != nil {
+			f.touch = f.index.Positions(r.hashes)
+		}
 		r.file = f
 	}
 	return r.readFile()
 }
 
-// readFile takes some groups of the file that is being read.
+// readFile takes some groups, or blocks, of the file that is being read.
 func (r *reader) readFile() error {
 	f := r.file
+	if f.index != nil && len(r.hashes) > 0 {
+		return r.readBlocks()
+	}
 	for bytes := 0; bytes < stretchBytes && len(r.found) < stretchCommits; {
-		if len(r.hashes) > 0 {
-			if next := f.skip(r.hashes); next > r.next {
-				r.next = next
-			}
-		}
 		if r.until > 0 && r.next > r.until {
 			return nil
 		}
@@ -157,6 +163,35 @@ func (r *reader) readFile() error {
 		}
 		if err := r.take(records, g.Count); err != nil {
 			return &batchlog.CorruptError{File: f.scan.Name, Offset: g.Offset, ID: r.next, Err: err}
+		}
+	}
+	return nil
+}
+
+// readBlocks takes some of the blocks of a sealed segment that may have something for r, and leaves out the others.
+func (r *reader) readBlocks() error {
+	f := r.file
+	blocks := f.index.Blocks
+	for bytes := 0; bytes < stretchBytes && len(r.found) < stretchCommits; f.block++ {
+		for f.block < len(blocks) && !blocks[f.block].MayTouch(f.touch) {
+			f.block++
+		}
+		if f.block == len(blocks) {
+			r.next = f.last + 1
+			return nil
+		}
+		b := &blocks[f.block]
+		r.next = max(r.next, b.First)
+		if r.until > 0 && r.next > r.until {
+			return nil
+		}
+		records, err := f.readBlock(b)
+		if err != nil {
+			return err
+		}
+		bytes += len(records)
+		if err := r.take(records, b.Count); err != nil {
+			return &batchlog.CorruptError{File: f.scan.Name, Offset: b.Offset, ID: r.next, Err: err}
 		}
 	}
 	return nil
@@ -190,11 +225,29 @@ func (r *reader) take(records []byte, count int) error {
 			return err
 		}
 		if ok {
-			r.found = append(r.found, rec)
+			r.found = append(r.found, r.keep(rec))
 		}
 	}
 	return nil
 }
+
+// keep returns rec as it may be handed out.
+func (r *reader) keep(rec batchlog.Record) batchlog.Record {
+	if !r.shared {
+		return rec
+	}
+	if size := rec.Size(); size > cap(r.kept)-len(r.kept) {
+		r.kept = make([]byte, 0, max(size, keptBytes))
+	}
+	start := len(r.kept)
+	r.kept = append(append(r.kept, rec.Meta...), rec.Ops...)
+	meta, end := start+len(rec.Meta), len(r.kept)
+	rec.Meta, rec.Ops = r.kept[start:meta:meta], r.kept[meta:end:end]
+	return rec
+}
+
+// keptBytes is the size of the pieces of memory that found commits are copied to.
+const keptBytes = 16 << 10
 
 // touches reports whether an op of rec is within one of the spaces.
 func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
@@ -212,13 +265,16 @@ func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
 	return false, nil
 }
 
-// A fileReader reads one segment.
+// A fileReader reads one segment: group by group, or, where it is sealed and there is a filter, single blocks.
 type fileReader struct {
 	f     vfs.File
+	salt  uint32
 	scan  segment.Scanner
-	index *segment.Index // of a sealed segment
-	block int            // of index, that scan is in or before
 	last  batchlog.ID    // of the segment, 0 while it is active
+	index *segment.Index // of a sealed segment
+	block int            // of index, to look at next
+	touch []uint32       // where in index.Spaces the reader's spaces are
+	buf   []byte         // of the block that was read last
 }
 
 // over reports whether commit id can't be in what f was opened for.
@@ -226,23 +282,19 @@ func (f *fileReader) over(id batchlog.ID) bool {
 	return f.scan.Next >= f.scan.End || f.last != 0 && id > f.last
 }
 
-// skip leaves out blocks that have nothing in spaces with these hashes, and returns the first commit that is not left out.
-func (f *fileReader) skip(hashes []uint32) batchlog.ID {
-	if f.index == nil || f.block >= len(f.index.Blocks) || f.scan.Next < f.index.Blocks[f.block].Offset {
-		return 0
+// readBlock reads the records of a block and checks their sum. They are valid until the next call.
+func (f *fileReader) readBlock(b *segment.Block) ([]byte, error) {
+	if cap(f.buf) < b.Size {
+		f.buf = make([]byte, max(b.Size, 2*segment.BlockBytes))
 	}
-	for ; f.block < len(f.index.Blocks); f.block++ {
-		b := &f.index.Blocks[f.block]
-		if b.MayTouch(hashes) {
-			if f.scan.Next < b.Offset {
-				f.scan.SkipTo(b.Offset, b.First)
-			}
-			f.block++ // look again when the next one begins
-			return b.First
-		}
+	records := f.buf[:b.Size]
+	if n, err := f.f.ReadAt(records, b.Offset); n < len(records) {
+		return nil, fmt.Errorf("read segment %s at byte %d: %w", f.scan.Name, b.Offset, err)
 	}
-	f.scan.SkipTo(f.scan.End, 0)
-	return f.last + 1
+	if !b.Holds(records, f.salt) {
+		return nil, &batchlog.CorruptError{File: f.scan.Name, Offset: b.Offset, ID: b.First, Err: errors.New("block does not match its sum")}
+	}
+	return records, nil
 }
 
 // openAt opens the segment that holds commit id, at the block that holds it.
@@ -275,11 +327,11 @@ func (l *Log) openAt(id batchlog.ID) (*fileReader, error) {
 
 // A segView is what a reader needs to know of a segment at one moment.
 type segView struct {
-	state  state
-	last   batchlog.ID
-	end    int64
-	size   int64
-	blocks []segment.Block
+	state state
+	last  batchlog.ID
+	end   int64
+	size  int64
+	marks []segment.Mark
 }
 
 // find is the segment that holds commit id.
@@ -299,7 +351,7 @@ func (l *Log) find(id batchlog.ID) (*seg, segView, error) {
 		}
 	}
 	s := segs[low]
-	return s, segView{s.state, s.last, s.end.Load(), s.size, s.blocks}, nil
+	return s, segView{s.state, s.last, s.end.Load(), s.size, s.marks}, nil
 }
 
 func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID) (*fileReader, error) {
@@ -311,20 +363,22 @@ func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID) (*fil
 	if h.Database != l.opts.Database || h.First != s.first {
 		return nil, &batchlog.CorruptError{File: name, ID: s.first, Err: errors.New("segment of another database or place")}
 	}
-	r := &fileReader{f: f, last: v.last}
+	r := &fileReader{f: f, last: v.last, salt: h.Salt()}
 	r.scan = segment.Scanner{File: f, Name: name, Salt: h.Salt(), Next: segment.HeaderSize, End: v.end, ID: h.First, Chain: h.Chain(), Chained: true}
-	blocks := v.blocks
 	if v.state == sealed {
 		if r.index, err = segment.ReadIndex(f, v.size, name, h.Salt()); err != nil {
 			return nil, err
 		}
 		r.scan.End = r.index.End
-		blocks = r.index.Blocks
+		r.block = r.index.Find(id)
+		if offset, first := r.index.Group(r.block); first > h.First {
+			r.scan.SkipTo(offset, first)
+		}
+		return r, nil
 	}
-	x := segment.Index{Blocks: blocks}
-	if at := x.Find(id); at > 0 {
-		r.block = at
-		r.scan.SkipTo(blocks[at].Offset, blocks[at].First)
+	at := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].First > id }) - 1
+	if at > 0 {
+		r.scan.SkipTo(v.marks[at].Offset, v.marks[at].First)
 	}
 	return r, nil
 }
@@ -374,21 +428,21 @@ func (l *Log) blockSince(micros int64) (batchlog.ID, error) {
 		}
 		s = later
 	}
-	first, st, blocks := s.first, s.state, s.blocks
+	first, st, marks := s.first, s.state, s.marks
 	l.mu.Unlock()
-	if st == sealed {
-		r, err := l.openAt(first)
-		if err != nil {
-			return 0, err
+	if st != sealed {
+		at := sort.Search(len(marks), func(i int) bool { return marks[i].Time >= micros }) - 1
+		if at > 0 {
+			return marks[at].First, nil
 		}
-		blocks = r.index.Blocks
-		if err := r.f.Close(); err != nil {
-			return 0, err
-		}
-	}
-	if len(blocks) == 0 {
 		return first, nil
 	}
-	x := segment.Index{Blocks: blocks}
-	return x.Blocks[x.FindTime(micros)].First, nil
+	r, err := l.openAt(first)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.f.Close(); err != nil {
+		return 0, err
+	}
+	return r.index.Blocks[r.index.FindTime(micros)].First, nil
 }

@@ -89,7 +89,7 @@ func (l *Log) seal(s *seg, prev [32]byte) error {
 	l.mu.Lock()
 	s.state, s.hash, s.size = sealed, x.Hash, offset+int64(len(b))
 	s.oldest, s.newest = x.FirstTime, x.LastTime
-	s.blocks = nil
+	s.marks = nil
 	f := s.file
 	s.file = nil
 	l.mu.Unlock()

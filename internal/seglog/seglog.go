@@ -72,13 +72,13 @@ type seg struct {
 	first  batchlog.ID
 	last   batchlog.ID // of a segment that is not active
 	end    atomic.Int64
-	size   int64           // of the file, in bytes
-	blocks []segment.Block // without summaries, of a segment that isn't sealed
-	oldest int64           // time of the first commit, in microseconds since 1970; 0: no commit
-	newest int64           // time of the last commit
-	hash   [32]byte        // of a sealed one
-	broken string          // why it could not be sealed
-	file   vfs.File        // for writing, until it is sealed
+	size   int64          // of the file, in bytes
+	marks  []segment.Mark // of a segment that isn't sealed
+	oldest int64          // time of the first commit, in microseconds since 1970; 0: no commit
+	newest int64          // time of the last commit
+	hash   [32]byte       // of a sealed one
+	broken string         // why it could not be sealed
+	file   vfs.File       // for writing, until it is sealed
 }
 
 // A state is how far a segment has come.

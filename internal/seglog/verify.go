@@ -18,7 +18,7 @@ func (l *Log) Verify(ctx context.Context, progress func(done, total int64), repo
 	views := make([]segView, len(segs))
 	total := int64(0)
 	for i, s := range segs {
-		views[i] = segView{s.state, s.last, s.end.Load(), s.size, s.blocks}
+		views[i] = segView{s.state, s.last, s.end.Load(), s.size, s.marks}
 		total += views[i].end
 	}
 	l.mu.Unlock()

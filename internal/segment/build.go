@@ -17,7 +17,7 @@ func Build(file io.ReaderAt, h Header, name string, end int64, prev [32]byte) (*
 		return nil, fmt.Errorf("read segment %s: %w", name, err)
 	}
 	s := Scanner{File: file, Name: name, Salt: h.Salt(), Next: HeaderSize, End: end, ID: h.First, Chain: h.Chain(), Chained: true}
-	x := indexer{index: Index{Prev: prev, End: HeaderSize, First: h.First, Last: h.First - 1}}
+	x := indexer{index: Index{Prev: prev, End: HeaderSize, First: h.First, Last: h.First - 1}, salt: h.Salt(), hashes: map[uint32]struct{}{}}
 	for {
 		g, records, err := s.Group()
 		if errors.Is(err, io.EOF) {
@@ -30,7 +30,6 @@ func Build(file io.ReaderAt, h Header, name string, end int64, prev [32]byte) (*
 			return nil, &batchlog.CorruptError{File: name, Offset: g.Offset, ID: g.First, Err: err}
 		}
 	}
-	x.close()
 	hash.Sum(x.index.Hash[:0])
-	return &x.index, nil
+	return x.finish(), nil
 }

@@ -13,12 +13,15 @@ import (
 	"github.com/bytespace/batchlog/bytewise"
 )
 
-// BlockBytes is the size from which on a block ends, with the group that passes it. A block is what a filtered reader
-// reads or skips.
-const BlockBytes = 16 << 10
+// BlockBytes is the size from which on a block takes no further record. A block is what a filtered reader reads or leaves
+// out, so it is small: a space with one commit in a hundred has nothing in most blocks, however its commits are spread.
+const BlockBytes = 2 << 10
 
-// spacesMax bounds the spaces in the summary of a block; one with more has none and is always read.
-const spacesMax = 4096
+// The bounds of summaries. What goes beyond has none, and is always read.
+const (
+	blockSpacesMax = 4096    // in one block
+	indexSpacesMax = 1 << 16 // in all blocks of a segment together
+)
 
 // An Index is what a sealed segment says about itself: where commits, times and spaces are, and its hash.
 type Index struct {
@@ -29,29 +32,54 @@ type Index struct {
 	Ops         int64    // in all commits
 	Hash        [32]byte // SHA-256 of the file up to End
 	Prev        [32]byte // Hash of the segment before; zero for the first of the log
-	Blocks      []Block
+	// Spaces are the [SpaceHash] of every space that an op of the segment is in, and of all spaces around those; sorted. The
+	// same hash may stand for another space, too; that costs a read, no more.
+	Spaces []uint32
+	Blocks []Block
 }
 
-// A Block is some groups, one behind the other, up to the next block.
+// A Block is some records, one behind the other, of one group.
 type Block struct {
-	Offset int64
-	First  batchlog.ID
-	Time   int64 // of the first commit
-	// Spaces are the [SpaceHash] of every space that an op of the block is in, and of all spaces around those;
-	// sorted. nil: not known. The same hash may stand for another space; that costs a read, no more.
+	Offset int64       // of the first record
+	Size   int         // of the records, in bytes
+	Count  int         // of the records
+	First  batchlog.ID // of the first record
+	Time   int64       // of the first record
+	Sum    uint32      // CRC-32C, salted with the segment's uuid, of the records: a block can be read alone
+	// Spaces are the positions in Index.Spaces of the spaces that the block has ops in or within; sorted. nil: not known.
 	Spaces []uint32
+}
+
+// End is the offset behind the records of b.
+func (b *Block) End() int64 { return b.Offset + int64(b.Size) }
+
+// Holds reports whether these are the records of b.
+func (b *Block) Holds(records []byte, salt uint32) bool {
+	return crc32.Update(salt, castagnoli, records) == b.Sum
 }
 
 // SpaceHash is how summaries name the space with this open path.
 func SpaceHash(open []byte) uint32 { return crc32.Checksum(open, castagnoli) }
 
-// MayTouch reports whether b may have an op in a space with one of these hashes, or within.
-func (b *Block) MayTouch(hashes []uint32) bool {
+// Positions is where in x.Spaces the spaces with these hashes are, without those that no op is in.
+func (x *Index) Positions(hashes []uint32) []uint32 {
+	var at []uint32
+	for _, h := range hashes {
+		if i, ok := slices.BinarySearch(x.Spaces, h); ok {
+			at = append(at, uint32(i))
+		}
+	}
+	slices.Sort(at)
+	return at
+}
+
+// MayTouch reports whether b may have an op in, or within, a space at one of these positions of Index.Spaces.
+func (b *Block) MayTouch(positions []uint32) bool {
 	if b.Spaces == nil {
 		return true
 	}
-	for _, h := range hashes {
-		if _, ok := slices.BinarySearch(b.Spaces, h); ok {
+	for _, p := range positions {
+		if slices.Contains(b.Spaces, p) {
 			return true
 		}
 	}
@@ -68,11 +96,22 @@ func (x *Index) FindTime(time int64) int {
 	return max(0, sort.Search(len(x.Blocks), func(i int) bool { return x.Blocks[i].Time >= time })-1)
 }
 
-// The index as it stands behind the last group. Numbers are uvarint unless a size is given; differences are to the field
-// of the same name before.
+// Group is the offset of the group that the block at position i is in, and the first commit of that group.
+func (x *Index) Group(i int) (offset int64, first batchlog.ID) {
+	for i > 0 && x.Blocks[i-1].End() == x.Blocks[i].Offset {
+		i--
+	}
+	return x.Blocks[i].Offset - GroupHead, x.Blocks[i].First
+}
+
+// The index as it stands behind the last group. Numbers are uvarint unless a size is given; sorted numbers are given by their
+// difference to the one before.
 //
-//	end, first, last-first, first time, last time-first time, ops, hash (32 bytes), prev (32 bytes), blocks
-//	of each block: offset difference, first difference, time difference, spaces+1 (0: not known), 4 bytes each
+//	end, first, last-first, first time, last time-first time, ops, hash (32 bytes), prev (32 bytes)
+//	number of spaces, 4 bytes each
+//	number of blocks, of each:
+//	  offset behind the end of the block before, size, count, time behind that of the block before, sum (4 bytes),
+//	  number of spaces+1 (0: not known), their positions
 //
 // The footer is the last bytes of the file.
 //
@@ -105,21 +144,34 @@ func (x *Index) Append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(x.Ops))
 	dst = append(dst, x.Hash[:]...)
 	dst = append(dst, x.Prev[:]...)
+	dst = binary.AppendUvarint(dst, uint64(len(x.Spaces)))
+	for _, h := range x.Spaces {
+		dst = le.AppendUint32(dst, h)
+	}
 	dst = binary.AppendUvarint(dst, uint64(len(x.Blocks)))
-	last := Block{Offset: HeaderSize, First: x.First, Time: x.FirstTime}
-	for _, b := range x.Blocks {
-		dst = binary.AppendUvarint(dst, uint64(b.Offset-last.Offset))
-		dst = binary.AppendUvarint(dst, uint64(b.First-last.First))
-		dst = binary.AppendUvarint(dst, uint64(b.Time-last.Time))
-		if b.Spaces == nil {
-			dst = append(dst, 0)
-		} else {
-			dst = binary.AppendUvarint(dst, uint64(len(b.Spaces))+1)
-			for _, h := range b.Spaces {
-				dst = le.AppendUint32(dst, h)
-			}
-		}
-		last = b
+	end, time := int64(HeaderSize), x.FirstTime
+	for i := range x.Blocks {
+		b := &x.Blocks[i]
+		dst = binary.AppendUvarint(dst, uint64(b.Offset-end))
+		dst = binary.AppendUvarint(dst, uint64(b.Size))
+		dst = binary.AppendUvarint(dst, uint64(b.Count))
+		dst = binary.AppendUvarint(dst, uint64(b.Time-time))
+		dst = le.AppendUint32(dst, b.Sum)
+		dst = appendPositions(dst, b.Spaces)
+		end, time = b.End(), b.Time
+	}
+	return dst
+}
+
+func appendPositions(dst []byte, positions []uint32) []byte {
+	if positions == nil {
+		return append(dst, 0)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(positions))+1)
+	last := uint32(0)
+	for _, p := range positions {
+		dst = binary.AppendUvarint(dst, uint64(p-last))
+		last = p
 	}
 	return dst
 }
@@ -136,31 +188,27 @@ func ParseIndex(b []byte) (*Index, error) {
 	x.Ops = int64(d.uvarint())
 	copy(x.Hash[:], d.bytes(32))
 	copy(x.Prev[:], d.bytes(32))
-	count := d.uvarint()
-	if d.failed || count > uint64(len(d.rest)) {
-		return nil, errIndex
+	x.Spaces = make([]uint32, d.count(4))
+	for i := range x.Spaces {
+		x.Spaces[i] = le.Uint32(d.bytes(4))
 	}
-	x.Blocks = make([]Block, count)
+	x.Blocks = make([]Block, d.count(9)) // the least that a block takes
+	positions := make([]uint32, 0, len(x.Blocks))
 	last := Block{Offset: HeaderSize, First: x.First, Time: x.FirstTime}
 	for i := range x.Blocks {
-		last = Block{
-			Offset: last.Offset + int64(d.uvarint()),
-			First:  last.First + batchlog.ID(d.uvarint()),
-			Time:   last.Time + int64(d.uvarint()),
+		next := Block{Offset: last.End() + int64(d.uvarint()), First: last.First + batchlog.ID(last.Count)}
+		next.Size, next.Count = int(d.uvarint()), int(d.uvarint())
+		next.Time = last.Time + int64(d.uvarint())
+		if sum := d.bytes(4); sum != nil {
+			next.Sum = le.Uint32(sum)
 		}
-		if n := d.uvarint(); n > 0 {
-			hashes := d.bytes(int(min(n-1, spacesMax+1)) * 4)
-			last.Spaces = make([]uint32, len(hashes)/4)
-			for j := range last.Spaces {
-				last.Spaces[j] = le.Uint32(hashes[4*j:])
-			}
-			if n-1 != uint64(len(last.Spaces)) || !slices.IsSorted(last.Spaces) {
-				return nil, errIndex
-			}
+		next.Spaces, positions = d.positions(positions, len(x.Spaces))
+		if next.Offset < HeaderSize+GroupHead || next.Size < 0 || next.Count <= 0 || next.End() > x.End {
+			return nil, errIndex
 		}
-		x.Blocks[i] = last
+		x.Blocks[i], last = next, next
 	}
-	if d.failed || len(d.rest) != 0 {
+	if d.failed || len(d.rest) != 0 || !slices.IsSorted(x.Spaces) {
 		return nil, errIndex
 	}
 	return x, nil
@@ -174,7 +222,7 @@ type decoder struct {
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.rest)
-	if n <= 0 {
+	if n <= 0 || v > 1<<62 {
 		d.failed, d.rest = true, nil
 		return 0
 	}
@@ -190,6 +238,38 @@ func (d *decoder) bytes(n int) []byte {
 	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
 	return b
+}
+
+// count is the number of items to come, of which each takes at least size bytes: it is not believed beyond that.
+func (d *decoder) count(size int) int {
+	n := d.uvarint()
+	if n > uint64(len(d.rest)/size) {
+		d.failed, d.rest = true, nil
+		return 0
+	}
+	return int(n)
+}
+
+// positions decodes positions below limit. They go behind those in all, which blocks share the memory of.
+func (d *decoder) positions(all []uint32, limit int) (mine, rest []uint32) {
+	n := d.uvarint()
+	if n == 0 {
+		return nil, all
+	}
+	if n-1 > uint64(len(d.rest)) {
+		d.failed, d.rest = true, nil
+		return nil, all
+	}
+	start, last := len(all), uint64(0)
+	for range n - 1 {
+		last += d.uvarint()
+		if last >= uint64(limit) {
+			d.failed, d.rest = true, nil
+			return nil, all
+		}
+		all = append(all, uint32(last))
+	}
+	return all[start:len(all):len(all)], all
 }
 
 // Seal is what to write to seal a file of that size with index x: bytes that go to offset, the index first, the
@@ -255,36 +335,46 @@ func ReadIndex(file io.ReaderAt, size int64, name string, salt uint32) (*Index, 
 	return x, nil
 }
 
-// An indexer builds the blocks of an index from groups in order.
+// An indexer builds an index from groups in order.
 type indexer struct {
 	index  Index
+	salt   uint32
+	hashes map[uint32]struct{} // of all blocks
+	blocks [][]uint32          // hashes of each block, sorted; nil: not known
+
 	spaces map[uint32]struct{} // of the block that is open
 	last   []byte              // path of the last op: the next one is mostly there as well
 }
 
 // group takes note of a group and checks its records.
 func (x *indexer) group(g Group, records []byte) error {
-	start := len(x.index.Blocks) == 0
-	if !start && g.Offset-x.index.Blocks[len(x.index.Blocks)-1].Offset >= BlockBytes {
-		x.close()
-		start = true
-	}
-	first := true
+	at := 0 // where the record begins that is visited
+	start := 0
 	newest, err := CheckRecords(g, records, x.index.LastTime, func(r *batchlog.Record) error {
-		if first && start {
-			x.index.Blocks = append(x.index.Blocks, Block{Offset: g.Offset, First: g.First, Time: r.Time})
+		if at == 0 || at-start >= BlockBytes {
+			x.close(records[start:at])
+			start = at
+			x.index.Blocks = append(x.index.Blocks, Block{Offset: g.Offset + GroupHead + int64(at), First: r.ID, Time: r.Time})
 			x.spaces, x.last = map[uint32]struct{}{}, nil
 		}
-		if len(x.index.Blocks) == 1 && first && start {
-			x.index.First, x.index.FirstTime = r.ID, r.Time
+		x.index.Blocks[len(x.index.Blocks)-1].Count++
+		at += RecordSize(r)
+		if r.ID == x.index.First {
+			x.index.FirstTime = r.Time
 		}
-		first = false
 		x.index.Last = r.ID
 		return x.record(r)
 	})
+	if err != nil {
+		return err
+	}
+	if at != len(records) {
+		return errRecordSize
+	}
+	x.close(records[start:at])
 	x.index.LastTime = newest
 	x.index.End = g.End()
-	return err
+	return nil
 }
 
 func (x *indexer) record(r *batchlog.Record) error {
@@ -329,14 +419,40 @@ func (x *indexer) op(key []byte) error {
 	}
 }
 
-// close ends the block that is open.
-func (x *indexer) close() {
-	if n := len(x.index.Blocks); n > 0 && len(x.spaces) <= spacesMax {
-		hashes := make([]uint32, 0, len(x.spaces))
+// close ends the block that is open, whose records these are.
+func (x *indexer) close(records []byte) {
+	if len(records) == 0 {
+		return
+	}
+	b := &x.index.Blocks[len(x.index.Blocks)-1]
+	b.Size, b.Sum = len(records), crc32.Update(x.salt, castagnoli, records)
+	var hashes []uint32
+	if len(x.spaces) <= blockSpacesMax && len(x.hashes)+len(x.spaces) <= indexSpacesMax {
+		hashes = make([]uint32, 0, len(x.spaces))
 		for h := range x.spaces {
 			hashes = append(hashes, h)
+			x.hashes[h] = struct{}{}
 		}
 		slices.Sort(hashes)
-		x.index.Blocks[n-1].Spaces = hashes
 	}
+	x.blocks = append(x.blocks, hashes)
+}
+
+// finish is the index, with hashes turned into positions.
+func (x *indexer) finish() *Index {
+	for h := range x.hashes {
+		x.index.Spaces = append(x.index.Spaces, h)
+	}
+	slices.Sort(x.index.Spaces)
+	for i, hashes := range x.blocks {
+		if hashes == nil {
+			continue
+		}
+		x.index.Blocks[i].Spaces = make([]uint32, len(hashes))
+		for j, h := range hashes {
+			at, _ := slices.BinarySearch(x.index.Spaces, h)
+			x.index.Blocks[i].Spaces[j] = uint32(at)
+		}
+	}
+	return &x.index
 }

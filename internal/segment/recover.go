@@ -70,10 +70,20 @@ type Tail struct {
 	Chain  uint32      // sum of the last group
 	Next   batchlog.ID // of the next commit
 	Time   int64       // of the last commit; 0 when there is none
-	Blocks []Block     // without summaries
-	Last   Group       // the last group; its Count is 0 when there is none
+	Marks  []Mark
+	Last   Group // the last group; its Count is 0 when there is none
 	Ending Ending
 }
+
+// A Mark is a group of a segment that is not sealed, from which a reader may go on. There is one every [MarkBytes] or so.
+type Mark struct {
+	Offset int64
+	First  batchlog.ID
+	Time   int64 // of the first commit
+}
+
+// MarkBytes is how far marks are apart, in bytes.
+const MarkBytes = 16 << 10
 
 // Recover reads an active segment of that size to its end. durable is an offset up to which its groups are known to
 // be durable, 0 if nothing is known. Damage is a *batchlog.CorruptError; a torn tail is not.
@@ -99,8 +109,8 @@ func Recover(file io.ReaderAt, h Header, name string, size, durable int64) (Tail
 		if err != nil { // the sums hold, so these bytes were meant: no torn tail
 			return Tail{}, &batchlog.CorruptError{File: name, Offset: g.Offset, ID: g.First, Err: err}
 		}
-		if n := len(t.Blocks); n == 0 || g.Offset-t.Blocks[n-1].Offset >= BlockBytes {
-			t.Blocks = append(t.Blocks, Block{Offset: g.Offset, First: g.First, Time: first})
+		if n := len(t.Marks); n == 0 || g.Offset-t.Marks[n-1].Offset >= MarkBytes {
+			t.Marks = append(t.Marks, Mark{Offset: g.Offset, First: g.First, Time: first})
 		}
 		t.End, t.Chain, t.Next, t.Last = g.End(), g.Sum, g.First+batchlog.ID(g.Count), g
 	}

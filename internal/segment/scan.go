@@ -15,8 +15,8 @@ const (
 	readGrowth = 4
 )
 
-// A Scanner reads the groups of one segment in order and checks all sums. What it hands out stays valid: each read
-// goes into memory of its own.
+// A Scanner reads the groups of one segment in order and checks all sums. What it hands out stays valid, as each read goes into
+// memory of its own, unless Reuse is set.
 type Scanner struct {
 	File io.ReaderAt
 	Name string // for errors
@@ -28,8 +28,11 @@ type Scanner struct {
 	// Chain is the sum of the group before, to be checked if Chained.
 	Chain   uint32
 	Chained bool
+	// Reuse has what is handed out be valid only until the next call.
+	Reuse bool
 
 	buf   []byte // read but not handed out; its first byte is at Next
+	mem   []byte // that buf is part of, to be used again if Reuse
 	ahead int
 }
 
@@ -92,8 +95,13 @@ func (s *Scanner) fill(n int) error {
 	if size < int64(n) {
 		return errGroupEnd
 	}
-	buf := make([]byte, size)
-	have := copy(buf, s.buf)
+	buf := s.mem
+	if !s.Reuse || int64(cap(buf)) < size {
+		buf = make([]byte, size)
+		s.mem = buf
+	}
+	buf = buf[:size]
+	have := copy(buf, s.buf) // moves it to the front of the same memory if Reuse
 	m, err := s.File.ReadAt(buf[have:], s.Next+int64(have))
 	s.buf = buf[:have+m]
 	switch {

@@ -1,0 +1,342 @@
+package batchlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// MaxHookDepth bounds how far ops that hooks add may set off further hooks.
+const MaxHookDepth = 8
+
+// A PreCommit is code that runs before a commit in its space exists. See [Hooks.Add].
+type PreCommit func(tx *Tx, ops []Op) error
+
+// A HookError says which hook refused a commit, and why; nothing of the commit was written. It is an [ErrPermission].
+type HookError struct {
+	Space  *Space   // that the hook is bound to
+	Key    Key      // that it objects to, in Space or a space within; nil: the commit as a whole
+	Reason string   // what it says
+	Chain  []*Space // of hooks whose ops set this one off, outermost first
+	Err    error    // what the hook returned
+}
+
+func (e *HookError) Error() string {
+	s := "refused by a hook"
+	if e.Space != nil {
+		s += " of space " + e.Space.String()
+	}
+	if e.Key != nil {
+		s += ", key " + e.Key.String()
+	}
+	s += ": " + e.Reason
+	for i, from := range e.Chain {
+		if i == 0 {
+			s += " (set off by hooks of "
+		} else {
+			s += " → "
+		}
+		s += from.String()
+	}
+	if len(e.Chain) > 0 {
+		s += ")"
+	}
+	return s
+}
+
+// Is reports whether target is [ErrPermission].
+func (e *HookError) Is(target error) bool { return target == ErrPermission }
+
+// Unwrap returns what the hook returned.
+func (e *HookError) Unwrap() error { return e.Err }
+
+// Refuse is the error with which a hook refuses a commit because of op.
+func Refuse(op Op, reason string) error { return &HookError{Key: op.Key, Reason: reason} }
+
+// Drop takes an op out of the commit. Only a pre-commit hook can, and only an op that it was given.
+func (tx *Tx) Drop(op Op) error { return tx.edit(op, nil, true) }
+
+// Replace sets the value that a put of the commit will have. Only a pre-commit hook can, and only of an op that it was given.
+func (tx *Tx) Replace(op Op, value []byte) error { return tx.edit(op, value, false) }
+
+func (tx *Tx) edit(op Op, value []byte, drop bool) error {
+	run := tx.hooks
+	if run == nil || run.running == nil {
+		return fmt.Errorf("change an op outside of a pre-commit hook: %w", ErrUnsupported)
+	}
+	if op.at == 0 || op.at > len(run.ops) || op.run != run || !op.In(run.running.space) {
+		return fmt.Errorf("change an op that the hook was not given: %w", ErrPermission)
+	}
+	if !drop && op.Kind != OpPut {
+		return fmt.Errorf("set the value of a %s: %w", op.Kind, ErrUnsupported)
+	}
+	if len(value) > MaxValueBytes {
+		return &LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes}
+	}
+	o := &run.ops[op.at-1]
+	o.dropped = drop
+	if !drop {
+		o.value = bytes.Clone(value)
+	}
+	run.edited, run.stale = true, true
+	return nil
+}
+
+// Hooks is the pre-commit hooks of an engine. It is for engines, which run them on each proposal before it is committed. The zero Hooks
+// is not ready; see [NewHooks]. It is safe for concurrent use.
+type Hooks struct {
+	db  *DB
+	mu  sync.Mutex // taken to change all
+	all atomic.Pointer[[]*boundHook]
+	n   int // hooks that were ever added
+}
+
+type boundHook struct {
+	space *Space
+	order int
+	run   PreCommit
+}
+
+// NewHooks is no hooks yet, for the database that db is the front of.
+func NewHooks(db *DB) *Hooks { return &Hooks{db: db} }
+
+// Add binds a hook to the subtree of s: it is called for each commit with ops there, with a transaction and those ops, and
+// may read, add ops anywhere (hooks there are called for them), drop ops it was given or set their values, or
+// return an error to refuse the commit. Hooks of outer spaces come first, those of one space in the order of Add. Its
+// reads are validated with the commit's: what it has found is still true when the commit gets its id. On a conflict it is
+// called again, so it must have no effects outside of tx.
+func (h *Hooks) Add(s *Space, run PreCommit) (remove func(), err error) {
+	if err := h.db.owns(s); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.n++
+	b := &boundHook{space: s, order: h.n, run: run}
+	h.setLocked(append(slices.Clone(h.list()), b))
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.setLocked(slices.DeleteFunc(slices.Clone(h.list()), func(other *boundHook) bool { return other == b }))
+	}, nil
+}
+
+func (h *Hooks) list() []*boundHook {
+	if all := h.all.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+func (h *Hooks) setLocked(all []*boundHook) {
+	slices.SortStableFunc(all, func(a, b *boundHook) int {
+		if da, db := pathDepth(a.space.prefix), pathDepth(b.space.prefix); da != db {
+			return da - db
+		}
+		return a.order - b.order
+	})
+	h.all.Store(&all)
+}
+
+// Touch reports whether p has an op in a space with a hook.
+func (h *Hooks) Touch(p *Proposal) bool {
+	all := h.list()
+	if len(all) == 0 {
+		return false
+	}
+	ops := p.Ops
+	for range p.Count {
+		_, key, _, rest, err := NextOp(ops)
+		if err != nil {
+			return false
+		}
+		for _, b := range all {
+			if bytes.HasPrefix(key, open(b.space.prefix)) {
+				return true
+			}
+		}
+		ops = rest
+	}
+	return false
+}
+
+// Run calls the hooks that p sets off, which read snap, and returns the proposal that comes out. A refusal is a *[HookError].
+func (h *Hooks) Run(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal, error) {
+	tx := &Tx{ctx: ctx, db: h.db, snap: snap}
+	tx.reads.Base = snap.ID()
+	if p.Reads != nil {
+		tx.reads = Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
+	}
+	run := &hookRun{tx: tx, all: h.list()}
+	tx.hooks = run
+	tx.batch.proposal = Proposal{Ops: slices.Clip(p.Ops), Count: p.Count}
+	if err := run.take(nil); err != nil {
+		return nil, err
+	}
+	if err := run.rounds(); err != nil {
+		return nil, err
+	}
+	return run.result(p)
+}
+
+// A hookRun is one proposal on its way through the hooks. Ops go through in rounds: the proposal's own first, then those that
+// hooks added in the round before, so that each op is shown to each hook once.
+type hookRun struct {
+	tx      *Tx
+	all     []*boundHook
+	ops     []hookOp
+	bytes   int        // of tx.batch that are in ops
+	passed  []*Space   // of the hooks that were called
+	running *boundHook // nil between calls
+	edited  bool       // an op was dropped or changed: the bytes must be made anew
+	stale   bool       // what tx reads does not show that yet
+}
+
+type hookOp struct {
+	kind       OpKind
+	key, value []byte   // stored
+	chain      []*Space // of the hooks that led to it
+	dropped    bool
+}
+
+// take takes over ops that were added to the transaction, by the hooks of chain.
+func (r *hookRun) take(chain []*Space) error {
+	rest := r.tx.batch.proposal.Ops[r.bytes:]
+	for len(rest) > 0 {
+		kind, key, value, next, err := NextOp(rest)
+		if err != nil {
+			return err
+		}
+		rest = next
+		r.ops = append(r.ops, hookOp{kind: kind, key: key, value: value, chain: chain})
+		if r.bytes == 0 {
+			r.tx.own.apply(kind, key, value) // the proposal's; hooks' own writes are there already
+		}
+	}
+	r.bytes = len(r.tx.batch.proposal.Ops)
+	return nil
+}
+
+func (r *hookRun) rounds() error {
+	for first, depth := 0, 1; first < len(r.ops); depth++ {
+		end := len(r.ops)
+		for _, b := range r.all {
+			ops, chain, err := r.given(b, first, end)
+			if err != nil {
+				return err
+			}
+			if len(ops) == 0 {
+				continue
+			}
+			if depth > MaxHookDepth {
+				return &HookError{Space: b.space, Chain: chain, Reason: fmt.Sprintf("hooks set off one another more than %d deep", MaxHookDepth), Err: ErrTooLarge}
+			}
+			if err := r.call(b, ops, chain); err != nil {
+				return err
+			}
+			if err := r.take(append(slices.Clip(chain), b.space)); err != nil {
+				return err
+			}
+		}
+		first = end
+	}
+	return nil
+}
+
+// given is the ops from first to end that b is about, and the hooks that led to the first of them.
+func (r *hookRun) given(b *boundHook, first, end int) (ops []Op, chain []*Space, err error) {
+	l := lens{db: r.tx.db}
+	for i := first; i < end; i++ {
+		o := &r.ops[i]
+		if o.dropped || !bytes.HasPrefix(o.key, open(b.space.prefix)) {
+			continue
+		}
+		op, err := l.op(o.kind, o.key, o.value)
+		if err != nil {
+			return nil, nil, err
+		}
+		op.at, op.run = i+1, r
+		if len(ops) == 0 {
+			chain = o.chain
+		}
+		ops = append(ops, op)
+	}
+	return ops, chain, nil
+}
+
+// call runs one hook. Its panic is its refusal: a hook must not end its host.
+func (r *hookRun) call(b *boundHook, ops []Op, chain []*Space) (err error) {
+	r.running = b
+	defer func() {
+		r.running = nil
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+		if err == nil {
+			err = errors.Join(r.tx.err, r.tx.batch.err)
+			if err != nil {
+				return // the transaction's own: a failed read, a limit
+			}
+			r.passed = append(r.passed, b.space)
+			return
+		}
+		refused := &HookError{Space: b.space, Chain: chain, Reason: err.Error(), Err: err}
+		var own *HookError
+		if errors.As(err, &own) && own.Space == nil {
+			refused.Key, refused.Reason, refused.Err = own.Key, own.Reason, own.Err
+		}
+		err = refused
+	}()
+	return b.run(r.tx, ops)
+}
+
+// refresh makes what tx reads show the ops as they are now.
+func (r *hookRun) refresh() {
+	if !r.stale {
+		return
+	}
+	r.stale = false
+	r.tx.own = overlay{}
+	rest := r.tx.batch.proposal.Ops[r.bytes:] // added by the hook that runs
+	for i := range r.ops {
+		if o := &r.ops[i]; !o.dropped {
+			r.tx.own.apply(o.kind, o.key, o.value)
+		}
+	}
+	for len(rest) > 0 {
+		kind, key, value, next, err := NextOp(rest)
+		if err != nil {
+			panic("batchlog: bug: malformed op of a hook: " + err.Error())
+		}
+		r.tx.own.apply(kind, key, value)
+		rest = next
+	}
+}
+
+// result is the proposal that came out.
+func (r *hookRun) result(p *Proposal) (*Proposal, error) {
+	out := &Proposal{Token: p.Token, Turn: p.Turn, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops)}
+	if r.edited {
+		out.Ops, out.Count = nil, 0
+		for i := range r.ops {
+			if o := &r.ops[i]; !o.dropped {
+				out.Ops = AppendOp(out.Ops, o.kind, o.key, o.value)
+				out.Count++
+			}
+		}
+	}
+	out.Meta = slices.Clip(p.Meta)
+	slices.SortFunc(r.passed, func(a, b *Space) int { return bytes.Compare(a.prefix, b.prefix) })
+	for _, s := range slices.CompactFunc(r.passed, (*Space).Equal) {
+		out.Meta = appendMeta(out.Meta, metaHook, s.prefix)
+	}
+	if n := len(out.Meta) + len(out.Ops); n > MaxBatchBytes {
+		return nil, &LimitError{What: "batch with what hooks added", Size: int64(n), Limit: MaxBatchBytes, Hint: "write it as several batches"}
+	}
+	return out, nil
+}

@@ -1,0 +1,110 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+// PreCommit binds a hook to the subtree of s. It is called before a commit with ops there exists, with a transaction and those
+// ops. It may read; add ops anywhere with tx, which set off the hooks there; [batchlog.Tx.Drop] ops that it was given
+// or [batchlog.Tx.Replace] their values; or return an error, best from [batchlog.Refuse], to refuse the commit: then nothing
+// is written, later hooks are not called, and the writer gets a *batchlog.HookError. A panic refuses too.
+//
+// What a hook reads is validated with the commit, so a check that it makes (a unique index, a foreign key, a balance) still holds
+// when the commit gets its id. Hooks of different commits run side by side in their writers' goroutines; a slow one delays nobody
+// else. On a conflict they are called again: a hook must have no effects outside of tx.
+//
+// Hooks of outer spaces come first, those of one space in the order of PreCommit. Commits that begin after remove returns do not
+// meet the hook any more. A space of another database is a panic, as it is a mistake of the program.
+func (db *DB) PreCommit(s *batchlog.Space, hook func(tx *batchlog.Tx, ops []batchlog.Op) error) (remove func()) {
+	remove, err := db.engine.hooks.Add(s, hook)
+	if err != nil {
+		panic("batchlog: PreCommit: " + err.Error())
+	}
+	return remove
+}
+
+// How a write that lost to other commits, because of what its hooks read, is tried again.
+const (
+	hookedAloneAfter = 4
+	hookedBackoff    = 100 * time.Microsecond
+	hookedBackoffMax = 10 * time.Millisecond
+)
+
+// commitHooked runs the hooks that p sets off and commits what comes out.
+func (e *engine) commitHooked(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+	backoff := hookedBackoff
+	for try := 1; ; try++ {
+		id, err := e.tryHooked(ctx, p, try > hookedAloneAfter)
+		var refused *batchlog.HookError
+		if !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &refused) || p.Reads != nil {
+			return id, err // of an Update, all that it read is stale: it runs again as a whole
+		}
+		if try > hookedAloneAfter {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-time.After(time.Duration(rand.Int64N(int64(backoff)))):
+		}
+		backoff = min(2*backoff, hookedBackoffMax)
+	}
+}
+
+func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool) (batchlog.ID, error) {
+	in := *p
+	if alone && in.Turn == 0 {
+		turn, release, err := e.Alone(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer release()
+		in.Turn = turn
+	}
+	if in.Token != "" {
+		// A retry must not be refused by a hook that sees its own first try.
+		if id, found, err := e.lines.Known(ctx, in.Token); err != nil || found {
+			return id, err
+		}
+	}
+	view, err := e.View(ctx, batchlog.ReadOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer view.Close()
+	out, err := e.hooks.Run(ctx, &in, view)
+	if err != nil {
+		return 0, err
+	}
+	return e.lines.Commit(ctx, out)
+}
+
+// PostCommit calls hook for every commit with ops in the subtree of s that is made from now on, in the order of ids, after the store has
+// applied it. It has a goroutine of its own and holds nobody up: a slow hook reads from the log what it has not come to, so
+// it misses nothing while the process lives and the log is kept. A panic is reported to the logger and costs that one
+// call. What must not be lost with the process is a task.
+//
+// remove returns when the last call has; the hook itself must not call it.
+func (db *DB) PostCommit(s *batchlog.Space, hook func(c *batchlog.Commit)) (remove func()) {
+	e := db.engine
+	ctx, cancel := context.WithCancel(context.Background())
+	f := follower{db: db, space: s, hook: hook, next: e.log.Head() + 1, log: e.opts.Logger}
+	var once sync.Once
+	done := make(chan struct{})
+	e.wg.Go(func() {
+		defer close(done)
+		stop := context.AfterFunc(e.ctx, cancel)
+		defer stop()
+		f.followLoop(ctx)
+	})
+	return func() {
+		once.Do(cancel)
+		<-done
+	}
+}
