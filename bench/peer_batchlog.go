@@ -41,7 +41,9 @@ func (t *batchlogTarget) writer(int) writer {
 }
 
 // applied is the id that the store has reached: ids are dense and every batch is one.
-func (t *batchlogTarget) applied(ctx context.Context) (uint64, error) { return viewID(ctx, t.db, batchlog.Stale()) }
+func (t *batchlogTarget) applied(ctx context.Context) (uint64, error) {
+	return viewID(ctx, t.db, batchlog.Stale())
+}
 
 func (t *batchlogTarget) drain(ctx context.Context) (uint64, error) {
 	id, err := viewID(ctx, t.db)

@@ -77,7 +77,8 @@ func FuzzParseIndex(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(x.Append(nil))
-	x.Blocks = append(x.Blocks, Block{Offset: 1 << 20, First: 9, Time: x.LastTime})
+	x.End += 1 << 20
+	x.Blocks = append(x.Blocks, Block{Offset: x.End - 100, Size: 50, Count: 2, First: x.Last + 1, Time: x.LastTime})
 	f.Add(x.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := ParseIndex(b)
@@ -90,8 +91,10 @@ func FuzzParseIndex(f *testing.F) {
 		}
 		x.Find(x.First)
 		x.FindTime(x.LastTime)
+		x.Positions([]uint32{0, 1, 1 << 31})
 		for i := range x.Blocks {
 			x.Blocks[i].MayTouch([]uint32{1, 1 << 31})
+			x.Group(i)
 		}
 	})
 }

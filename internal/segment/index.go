@@ -107,7 +107,7 @@ func (x *Index) Group(i int) (offset int64, first batchlog.ID) {
 // The index as it stands behind the last group. Numbers are uvarint unless a size is given; sorted numbers are given by their
 // difference to the one before.
 //
-//	end, first, last-first, first time, last time-first time, ops, hash (32 bytes), prev (32 bytes)
+//	end, first, number of commits, first time, last time-first time, ops, hash (32 bytes), prev (32 bytes)
 //	number of spaces, 4 bytes each
 //	number of blocks, of each:
 //	  offset behind the end of the block before, size, count, time behind that of the block before, sum (4 bytes),
@@ -138,7 +138,7 @@ const (
 func (x *Index) Append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(x.End))
 	dst = binary.AppendUvarint(dst, uint64(x.First))
-	dst = binary.AppendUvarint(dst, uint64(x.Last-x.First))
+	dst = binary.AppendUvarint(dst, uint64(x.Last+1-x.First))
 	dst = binary.AppendUvarint(dst, uint64(x.FirstTime))
 	dst = binary.AppendUvarint(dst, uint64(x.LastTime-x.FirstTime))
 	dst = binary.AppendUvarint(dst, uint64(x.Ops))
@@ -182,7 +182,7 @@ var errIndex = errors.New("malformed index")
 func ParseIndex(b []byte) (*Index, error) {
 	d := decoder{rest: b}
 	x := &Index{End: int64(d.uvarint()), First: batchlog.ID(d.uvarint())}
-	x.Last = x.First + batchlog.ID(d.uvarint())
+	x.Last = x.First + batchlog.ID(d.uvarint()) - 1
 	x.FirstTime = int64(d.uvarint())
 	x.LastTime = x.FirstTime + int64(d.uvarint())
 	x.Ops = int64(d.uvarint())

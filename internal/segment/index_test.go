@@ -13,26 +13,35 @@ import (
 
 func randomIndex(r *rand.Rand) *Index {
 	x := &Index{
-		End: HeaderSize + r.Int64N(1<<30), First: batchlog.ID(r.Uint64() >> 1), FirstTime: r.Int64N(1 << 52), Ops: r.Int64N(1 << 40),
-		Blocks: make([]Block, r.IntN(20)),
+		First: batchlog.ID(r.Uint64() >> 2), FirstTime: r.Int64N(1 << 52), Ops: r.Int64N(1 << 40),
+		Spaces: make([]uint32, r.IntN(50)), Blocks: make([]Block, r.IntN(20)),
 	}
 	x.Last = x.First + batchlog.ID(r.Uint64N(1<<40)) - batchlog.ID(r.IntN(2))
 	x.LastTime = x.FirstTime + r.Int64N(1<<50)
 	for i := range x.Hash {
 		x.Hash[i], x.Prev[i] = byte(r.Uint32()), byte(r.Uint32())
 	}
-	last := Block{Offset: HeaderSize, First: x.First, Time: x.FirstTime}
+	for i := range x.Spaces {
+		x.Spaces[i] = r.Uint32()
+	}
+	slices.Sort(x.Spaces)
+	last := Block{Offset: HeaderSize + GroupHead, First: x.First, Time: x.FirstTime}
 	for i := range x.Blocks {
-		last = Block{Offset: last.Offset + r.Int64N(1<<20), First: last.First + batchlog.ID(r.Uint64N(1<<20)), Time: last.Time + r.Int64N(1<<20)}
+		last = Block{
+			Offset: last.End() + r.Int64N(1<<20), Size: r.IntN(1 << 20), Count: 1 + r.IntN(100), Sum: r.Uint32(),
+			First: last.First + batchlog.ID(last.Count), Time: last.Time + r.Int64N(1<<20),
+		}
 		if r.IntN(4) > 0 {
-			last.Spaces = make([]uint32, r.IntN(30))
-			for j := range last.Spaces {
-				last.Spaces[j] = r.Uint32()
+			last.Spaces = make([]uint32, 0)
+			for at := range x.Spaces {
+				if r.IntN(5) == 0 {
+					last.Spaces = append(last.Spaces, uint32(at))
+				}
 			}
-			slices.Sort(last.Spaces)
 		}
 		x.Blocks[i] = last
 	}
+	x.End = last.End() + r.Int64N(100)
 	return x
 }
 
@@ -58,9 +67,29 @@ func TestIndex(t *testing.T) {
 
 // Hashes out of order would hide some from a search.
 func TestIndexUnsorted(t *testing.T) {
-	x := Index{Blocks: []Block{{Offset: HeaderSize, Spaces: []uint32{2, 1}}}}
+	x := Index{Spaces: []uint32{2, 1}}
 	if _, err := ParseIndex(x.Append(nil)); !errors.Is(err, errIndex) {
 		t.Error(err)
+	}
+}
+
+// Blocks that cannot be where they say are refused: outside of the groups, without records, with spaces that there are none of.
+func TestIndexBlocks(t *testing.T) {
+	good := Block{Offset: HeaderSize + GroupHead, Size: 100, Count: 1, Spaces: []uint32{0}}
+	for name, change := range map[string]func(x *Index, b *Block){
+		"good":             func(*Index, *Block) {},
+		"in the header":    func(_ *Index, b *Block) { b.Offset = HeaderSize },
+		"behind the end":   func(x *Index, b *Block) { x.End = b.End() - 1 },
+		"without records":  func(_ *Index, b *Block) { b.Count = 0 },
+		"of unknown space": func(_ *Index, b *Block) { b.Spaces = []uint32{1} },
+	} {
+		b := good
+		x := Index{End: 1 << 20, Spaces: []uint32{7}}
+		change(&x, &b)
+		x.Blocks = []Block{b}
+		if _, err := ParseIndex(x.Append(nil)); (err == nil) != (name == "good") {
+			t.Errorf("block %s: %v", name, err)
+		}
 	}
 }
 
@@ -143,17 +172,44 @@ func TestBuild(t *testing.T) {
 	if len(x.Blocks) < 20 {
 		t.Fatalf("%d blocks", len(x.Blocks))
 	}
-	g := 0 // group that must begin the next block
+	next := 0 // record that must begin the next block
 	for i, b := range x.Blocks {
-		for m.groups[g].Offset < b.Offset {
+		if rec := m.all[next]; b.First != rec.ID || b.Time != rec.Time {
+			t.Errorf("block %d is %+v, its first commit %d at %d", i, b, rec.ID, rec.Time)
+		}
+		g := 0
+		for g+1 < len(m.groups) && m.groups[g+1].First <= b.First {
 			g++
 		}
-		if group := m.groups[g]; b.Offset != group.Offset || b.First != group.First || b.Time != m.first[g].Time {
-			t.Errorf("block %d is %+v, its first group %+v", i, b, group)
+		group := m.groups[g]
+		if offset, first := x.Group(i); offset != group.Offset || first != group.First {
+			t.Errorf("block %d is said to be in the group at %d of commit %d, it is in %+v", i, offset, first, group)
 		}
-		if i > 0 && b.Offset-x.Blocks[i-1].Offset < BlockBytes {
-			t.Errorf("block %d has %d bytes", i-1, b.Offset-x.Blocks[i-1].Offset)
+		if b.Offset < group.Offset+GroupHead || b.End() > group.End() {
+			t.Errorf("block %+v crosses the ends of group %+v", b, group)
 		}
+		records := m.b[b.Offset:b.End()]
+		if last := RecordSize(&m.all[next+b.Count-1]); b.Size-last >= BlockBytes {
+			t.Errorf("block %d takes a record although it is full: %d bytes, the last record %d", i, b.Size, last)
+		}
+		if !b.Holds(records, m.h.Salt()) || b.Holds(records, m.h.Salt()+1) {
+			t.Errorf("block %d: sum %x", i, b.Sum)
+		}
+		for range b.Count {
+			var rec batchlog.Record
+			rest, err := ParseRecord(records, &rec)
+			if err != nil || rec.ID != m.all[next].ID {
+				t.Fatalf("block %d: commit %d, %v", i, rec.ID, err)
+			}
+			records = rest
+			next++
+		}
+		if len(records) != 0 {
+			t.Errorf("block %d has %d bytes behind its records", i, len(records))
+		}
+	}
+	if next != len(m.all) {
+		t.Errorf("blocks with %d of %d commits", next, len(m.all))
 	}
 	if other := build(t, m, [32]byte{8}); other.Hash != x.Hash {
 		t.Error("the hash depends on the segment before")
@@ -254,12 +310,12 @@ func TestSummaries(t *testing.T) {
 					continue
 				}
 				for _, p := range within(t, key) {
-					if !block.MayTouch([]uint32{0, SpaceHash(p[:len(p)-1])}) {
+					if !block.MayTouch(x.Positions([]uint32{0, SpaceHash(p[:len(p)-1])})) {
 						t.Fatalf("seed %d: commit %d has an op within %x, its block says it has none", seed, rec.ID, p)
 					}
 				}
 			}
-			if !block.MayTouch([]uint32{SpaceHash(path("nowhere", i))}) {
+			if !block.MayTouch(x.Positions([]uint32{SpaceHash(path("nowhere", i))})) {
 				left++
 			}
 		}
@@ -277,7 +333,7 @@ func TestSummaryTooMany(t *testing.T) {
 	for _, c := range []struct {
 		spaces int
 		known  bool
-	}{{spacesMax - 1, true}, {spacesMax, false}} { // the root is one more
+	}{{blockSpacesMax - 1, true}, {blockSpacesMax, false}} { // the root is one more
 		m := newMaker(testHeader)
 		var rec batchlog.Record
 		for i := range c.spaces {
@@ -291,7 +347,7 @@ func TestSummaryTooMany(t *testing.T) {
 			t.Fatalf("%d blocks", len(x.Blocks))
 		}
 		b := &x.Blocks[0]
-		if (b.Spaces != nil) != c.known || b.MayTouch([]uint32{SpaceHash(path("nowhere")[:1])}) == false || b.MayTouch([]uint32{12345}) == c.known {
+		if (b.Spaces != nil) != c.known || !b.MayTouch(x.Positions([]uint32{SpaceHash(path()[:1])})) || b.MayTouch([]uint32{indexSpacesMax}) == c.known {
 			t.Errorf("%d spaces: summary of %d", c.spaces+1, len(b.Spaces))
 		}
 		got, err := ParseIndex(x.Append(nil))

@@ -63,13 +63,20 @@ func wantTail(t *testing.T, tail Tail, m *maker, n int) {
 	if tail.End != want.End || tail.Chain != want.Chain || tail.Next != want.Next || tail.Time != want.Time || tail.Last != want.Last {
 		t.Fatalf("tail %+v, want %+v", tail, want)
 	}
-	for _, b := range tail.Blocks {
-		if b.Spaces != nil || b.Offset >= tail.End || b.First >= tail.Next {
-			t.Fatalf("block %+v of a log up to %d", b, tail.End)
+	next := 0 // group that must be the next mark
+	for i, mark := range tail.Marks {
+		for m.groups[next].Offset < mark.Offset {
+			next++
+		}
+		if g := m.groups[next]; mark.Offset != g.Offset || mark.First != g.First || mark.Time != m.first[next].Time {
+			t.Fatalf("mark %+v, its group %+v", mark, g)
+		}
+		if i > 0 && mark.Offset-tail.Marks[i-1].Offset < MarkBytes {
+			t.Fatalf("mark %d is %d bytes behind the one before", i, mark.Offset-tail.Marks[i-1].Offset)
 		}
 	}
-	if (len(tail.Blocks) == 0) != (n == 0) {
-		t.Fatalf("%d blocks", len(tail.Blocks))
+	if (len(tail.Marks) == 0) != (n == 0) || len(tail.Marks) > 0 && tail.Marks[0].Offset != HeaderSize {
+		t.Fatalf("%d marks", len(tail.Marks))
 	}
 }
 
@@ -85,17 +92,8 @@ func TestRecoverWhole(t *testing.T) {
 			if verdict, _ := Judge(tail.Ending); verdict != VerdictEnd {
 				t.Errorf("ending %+v", tail.Ending)
 			}
-			x := build(t, m, [32]byte{})
-			for i := range x.Blocks {
-				x.Blocks[i].Spaces = nil
-			}
-			if len(tail.Blocks) != len(x.Blocks) {
-				t.Fatalf("%d blocks, Build found %d", len(tail.Blocks), len(x.Blocks))
-			}
-			for i, b := range tail.Blocks {
-				if b.Offset != x.Blocks[i].Offset || b.First != x.Blocks[i].First || b.Time != x.Blocks[i].Time {
-					t.Fatalf("block %+v, Build found %+v", b, x.Blocks[i])
-				}
+			if x := build(t, m, [32]byte{}); tail.End != x.End || tail.Next != x.Last+1 {
+				t.Fatalf("tail %+v, Build found %+v", tail, x)
 			}
 		}
 	}

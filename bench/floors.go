@@ -1,0 +1,62 @@
+package main
+
+import "fmt"
+
+// A writeFloor is what issue 2 asks of durable writes: so many times what a peer does in the same round.
+type writeFloor struct {
+	peer    string
+	ops     int  // in a batch
+	writers int  // 0: every number of writers that was measured
+	applied bool // of what is applied; else of what is acknowledged
+	least   float64
+}
+
+func writeFloors() []writeFloor {
+	return []writeFloor{
+		{peer: "pebble", ops: 1, writers: 1, least: 1.3},
+		{peer: "pebble", ops: 1, writers: 16, least: 1.3},
+		{peer: "pebble", ops: 1, writers: 64, least: 1.3},
+		{peer: "pebble", ops: 1, writers: 256, least: 1.2},
+		{peer: "pebble", ops: 10, writers: 1, least: 1.2},
+		{peer: "pebble", ops: 10, writers: 16, least: 1.2},
+		{peer: "pebble", ops: 10, writers: 64, least: 1.2},
+		{peer: "pebble", ops: 10, writers: 256, least: 1.1},
+		{peer: "pebble", ops: 1, applied: true, least: 1},
+		{peer: "pebble", ops: 10, applied: true, least: 1},
+		{peer: "badger", ops: 1, writers: 64, least: 10},
+		{peer: "badger", ops: 10, writers: 64, least: 10},
+		{peer: "jetstream", ops: 1, writers: 64, least: 20},
+		{peer: "jetstream", ops: 10, writers: 64, least: 20},
+	}
+}
+
+// evaluate returns a check for each floor and each combination that was measured with it.
+func evaluate(floors []writeFloor, combos []combo) []check {
+	var checks []check
+	for _, f := range floors {
+		for _, c := range combos {
+			if c.Ops != f.ops || f.writers != 0 && c.Writers != f.writers {
+				continue
+			}
+			r, ok := c.Ratios[f.peer]
+			if !ok {
+				continue
+			}
+			what, got := "acknowledged", r.Acked.Median
+			if f.applied {
+				what, got = "applied", r.Applied.Median
+			}
+			name := fmt.Sprintf("%s, %s, %s: %s", countOf(c.Ops, "op"), countOf(c.Writers, "writer"), what, f.peer)
+			checks = append(checks, atLeast(name, got, f.least, "×"))
+		}
+	}
+	return checks
+}
+
+// countOf is n with its noun: "1 op", "10 ops".
+func countOf(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
