@@ -10,6 +10,7 @@ import (
 // gives one over a directory. It is safe for concurrent use.
 type DB struct {
 	engine Engine
+	getter Getter // the engine, if it reads single keys without a view
 	root   *Space
 
 	spaces struct { // the spaces that tails have met, by closed path: an op needs one, a commit has many
@@ -24,6 +25,7 @@ const spacesKnown = 4096
 // New is the database over e. It is for those who write engines.
 func New(e Engine) *DB {
 	db := &DB{engine: e}
+	db.getter, _ = e.(Getter)
 	db.root = &Space{db: db, prefix: rootPrefix}
 	db.spaces.known = map[string]*Space{}
 	return db

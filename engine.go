@@ -85,7 +85,7 @@ type LogReader interface {
 
 // A Getter is an engine that reads single keys without a snapshot.
 type Getter interface {
-	// Get returns the value of the stored key, or ErrNotFound, once the store has reached what o asks for.
+	// Get returns the value of the stored key, or ErrNotFound, once the store has reached what o asks for. It doesn't keep key.
 	Get(ctx context.Context, key []byte, o ReadOptions) ([]byte, error)
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bytespace/batchlog/bytewise"
 )
@@ -72,6 +73,7 @@ func AppendOp(dst []byte, kind OpKind, key, value []byte) []byte {
 }
 
 func appendOp(dst []byte, kind OpKind, prefix, key, value []byte) []byte {
+	dst = slices.Grow(dst, 1+binary.MaxVarintLen32+len(prefix)+len(key)+binary.MaxVarintLen32+len(value))
 	dst = append(dst, byte(kind))
 	dst = binary.AppendUvarint(dst, uint64(len(prefix)+len(key)))
 	dst = append(dst, prefix...)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"sync"
 )
 
 // An Entry is a key with its value, in a scan.
@@ -54,8 +55,11 @@ func (v *View) Close() error { return v.snap.Close() }
 
 // get is a single read, without a view where the engine can.
 func (db *DB) get(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, error) {
-	if g, ok := db.engine.(Getter); ok {
-		return g.Get(ctx, s.storedKey(k), o)
+	if db.getter != nil {
+		key := keyBuffers.Get().(*[]byte)
+		defer keyBuffers.Put(key)
+		*key = append(append((*key)[:0], s.prefix...), k...)
+		return db.getter.Get(ctx, *key, o)
 	}
 	snap, err := db.engine.View(ctx, o)
 	if err != nil {
@@ -64,6 +68,9 @@ func (db *DB) get(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, 
 	defer snap.Close()
 	return snap.Get(ctx, s.storedKey(k))
 }
+
+// keyBuffers is memory for stored keys that are needed during one call.
+var keyBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func (v *View) scan(ctx context.Context, s *Space, r Range, reverse bool, yield func(Entry, error) bool) {
 	if err := v.db.owns(s); err != nil {
