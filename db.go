@@ -2,8 +2,11 @@ package batchlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/bytespace/batchlog/bytewise"
 )
 
 // A DB is a database: spaces of keys, and the log of all commits. It is the front over an [Engine]; local.Open
@@ -113,6 +116,8 @@ func (db *DB) owns(s *Space) error {
 	return nil
 }
 
+var errPath = errors.New("malformed path of a space")
+
 // spaceOf is the space with this closed path, which is copied.
 func (db *DB) spaceOf(path []byte) (*Space, error) {
 	db.spaces.RLock()
@@ -121,10 +126,13 @@ func (db *DB) spaceOf(path []byte) (*Space, error) {
 	if s != nil {
 		return s, nil
 	}
-	s = &Space{db: db, prefix: append([]byte(nil), path...)}
-	if err := checkPath(s.prefix); err != nil {
+	if _, n, err := bytewise.DecodeArrayPrefix(path); err != nil || n != len(path) {
+		return nil, errPath // bytes from elsewhere: what has an end need not have values
+	}
+	if err := checkPath(path); err != nil {
 		return nil, err
 	}
+	s = &Space{db: db, prefix: append([]byte(nil), path...)}
 	db.spaces.Lock()
 	defer db.spaces.Unlock()
 	if len(db.spaces.known) >= spacesKnown {

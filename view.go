@@ -116,6 +116,9 @@ const (
 )
 
 func (s *slab) copy(b []byte) []byte {
+	if len(b) == 0 {
+		return []byte{} // not nil: a nil bound of a range is none
+	}
 	if len(b) > slabBytes/4 {
 		return bytes.Clone(b)
 	}

@@ -43,7 +43,7 @@ type engine struct {
 	once   sync.Once
 	err    error // of Close
 
-	flushing sync.Mutex // one flush at a time: the others find it done
+	flushing chan struct{} // held by who flushes: the others find it done
 }
 
 // open opens in the order of the line that a batch travels; Close closes in the reverse.
@@ -57,7 +57,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 			return nil, fmt.Errorf("directory of the database: %w", err)
 		}
 	}
-	e := &engine{opts: o, dir: dir}
+	e := &engine{opts: o, dir: dir, flushing: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.letGo())

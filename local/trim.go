@@ -62,12 +62,17 @@ func (e *engine) trim(ctx context.Context) error {
 
 // flush makes the store durable up to id at least.
 func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
-	e.flushing.Lock()
-	defer e.flushing.Unlock()
+	select {
+	case e.flushing <- struct{}{}:
+		defer func() { <-e.flushing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	flushed, err := e.store.Flushed()
 	if err != nil || flushed >= id {
 		return err
 	}
+	trouble := e.store.Trouble()
 	done, err := e.store.Flush()
 	if err != nil {
 		return fmt.Errorf("flush the store: %w", err)
@@ -81,6 +86,10 @@ func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
 		case <-time.After(flushPoll):
 			if err := e.store.Failed(); err != nil {
 				return fmt.Errorf("flush the store: %w", err)
+			}
+			if now := e.store.Trouble(); now != trouble {
+				// Pebble tries again for as long as it takes; whoever waits here need not.
+				return fmt.Errorf("flush the store: %w", *now)
 			}
 			if e.closed.Load() && e.store.NoSpace() {
 				return fmt.Errorf("flush the store: %w", batchlog.ErrNoSpace)

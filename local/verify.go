@@ -185,6 +185,9 @@ func (f *fold) apply(ctx context.Context) (whole bool, err error) {
 			}
 		}
 		if f.compare {
+			if f.scratch.NoSpace() {
+				return false, fmt.Errorf("scratch store: %w", batchlog.ErrNoSpace)
+			}
 			if err := f.scratch.Apply(records); err != nil {
 				return false, err
 			}

@@ -31,6 +31,7 @@ var vfsNotExist = fs.ErrNotExist
 
 type manifest struct {
 	Config   batchlog.LogConfig `json:"config"`
+	Trimmed  int64              `json:"trimmed,omitempty"` // time of the newest commit that was dropped
 	Segments []manifestSegment  `json:"segments"`
 }
 
@@ -65,7 +66,7 @@ func (l *Log) writeManifest() error {
 
 // tableLocked is the table as the manifest holds it.
 func (l *Log) tableLocked() manifest {
-	m := manifest{Config: l.mu.config}
+	m := manifest{Config: l.mu.config, Trimmed: l.mu.trimmed}
 	for _, s := range l.mu.segments {
 		m.Segments = append(m.Segments, s.manifest())
 	}
@@ -158,7 +159,7 @@ func (l *Log) readManifest() (*manifest, error) {
 
 // load takes over the table m, finds where the active segment ends, and removes what a crash left behind.
 func (l *Log) load(m *manifest) error {
-	l.mu.config = m.Config
+	l.mu.config, l.mu.trimmed = m.Config, m.Trimmed
 	for i, ms := range m.Segments {
 		s := &seg{
 			name: ms.Name, dir: ms.Dir, first: ms.First, last: ms.Last, size: ms.Size,
@@ -240,7 +241,7 @@ func (l *Log) reopen(s *seg) error {
 
 // timeBefore is the time of the last commit before s.
 func (l *Log) timeBefore(s *seg) int64 {
-	newest := int64(0)
+	newest := l.mu.trimmed
 	for _, older := range l.mu.segments {
 		if older.first < s.first {
 			newest = max(newest, older.newest)

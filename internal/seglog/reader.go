@@ -383,11 +383,17 @@ func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID) (*fil
 	return r, nil
 }
 
-// since is the first commit that is not older than t, head+1 if there is none.
+// since is the first commit that is not older than t, head+1 if there is none, a *batchlog.GapError if one was dropped.
 func (l *Log) since(t time.Time) (batchlog.ID, error) {
 	micros := t.UnixMicro()
 	if t.After(time.UnixMicro(micros)) {
 		micros++
+	}
+	l.mu.Lock()
+	trimmed, oldest := l.mu.trimmed, l.mu.segments[0].first
+	l.mu.Unlock()
+	if trimmed != 0 && micros <= trimmed {
+		return 0, &batchlog.GapError{From: oldest - 1, Oldest: oldest} // the last one that was dropped is not older
 	}
 	head := l.Head()
 	start, err := l.blockSince(micros)

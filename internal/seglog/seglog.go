@@ -57,6 +57,7 @@ type Log struct {
 		sync.Mutex
 		segments []*seg // in order of ids, without holes; the last one is active
 		config   batchlog.LogConfig
+		trimmed  int64 // time of the newest commit that was dropped, in microseconds since 1970; 0: none was
 		failed   error // the first failed write or sync; nothing is appended any more
 		closed   bool
 	}

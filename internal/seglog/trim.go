@@ -56,6 +56,7 @@ func (l *Log) Trim(last batchlog.ID) (int, error) {
 		return 0, nil
 	}
 	l.mu.segments = before[n:]
+	l.mu.trimmed = max(l.mu.trimmed, before[n-1].newest)
 	m := l.tableLocked()
 	l.mu.Unlock()
 	if _, err := l.replaceManifest(m); err != nil {

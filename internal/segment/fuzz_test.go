@@ -77,8 +77,9 @@ func FuzzParseIndex(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(x.Append(nil))
+	x.Spaces = []uint32{1, 1 << 31}
 	x.End += 1 << 20
-	x.Blocks = append(x.Blocks, Block{Offset: x.End - 100, Size: 50, Count: 2, First: x.Last + 1, Time: x.LastTime})
+	x.Blocks = append(x.Blocks, Block{Offset: x.End - 100, Size: 50, Count: 2, First: x.Last + 1, Time: x.LastTime, Spaces: []uint32{0, 1}})
 	f.Add(x.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := ParseIndex(b)
@@ -91,10 +92,18 @@ func FuzzParseIndex(f *testing.F) {
 		}
 		x.Find(x.First)
 		x.FindTime(x.LastTime)
-		x.Positions([]uint32{0, 1, 1 << 31})
+		touch := x.Positions([]uint32{0, 1, 1 << 31})
 		for i := range x.Blocks {
-			x.Blocks[i].MayTouch([]uint32{1, 1 << 31})
-			x.Group(i)
+			b := &x.Blocks[i]
+			b.MayTouch(touch)
+			if offset, _ := x.Group(i); offset < HeaderSize || b.Size < 0 || b.End() > x.End || b.Count < 1 {
+				t.Fatalf("block %+v of a group at %d", b, offset)
+			}
+			for _, p := range b.Spaces {
+				if int(p) >= len(x.Spaces) {
+					t.Fatalf("block %+v with %d spaces", b, len(x.Spaces))
+				}
+			}
 		}
 	})
 }

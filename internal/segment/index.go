@@ -203,7 +203,7 @@ func ParseIndex(b []byte) (*Index, error) {
 			next.Sum = le.Uint32(sum)
 		}
 		next.Spaces, positions = d.positions(positions, len(x.Spaces))
-		if next.Offset < HeaderSize+GroupHead || next.Size < 0 || next.Count <= 0 || next.End() > x.End {
+		if next.Offset < HeaderSize+GroupHead || next.Offset > x.End || int64(next.Size) > x.End-next.Offset || next.Count <= 0 {
 			return nil, errIndex
 		}
 		x.Blocks[i], last = next, next

@@ -14,9 +14,9 @@ import (
 func randomIndex(r *rand.Rand) *Index {
 	x := &Index{
 		First: batchlog.ID(r.Uint64() >> 2), FirstTime: r.Int64N(1 << 52), Ops: r.Int64N(1 << 40),
-		Spaces: make([]uint32, r.IntN(50)), Blocks: make([]Block, r.IntN(20)),
+		Spaces: make([]uint32, r.IntN(30)), Blocks: make([]Block, r.IntN(20)),
 	}
-	x.Last = x.First + batchlog.ID(r.Uint64N(1<<40)) - batchlog.ID(r.IntN(2))
+	x.Last = x.First + batchlog.ID(r.Uint64N(1<<40)) - batchlog.ID(r.IntN(2)) // none: before the first
 	x.LastTime = x.FirstTime + r.Int64N(1<<50)
 	for i := range x.Hash {
 		x.Hash[i], x.Prev[i] = byte(r.Uint32()), byte(r.Uint32())
@@ -25,23 +25,26 @@ func randomIndex(r *rand.Rand) *Index {
 		x.Spaces[i] = r.Uint32()
 	}
 	slices.Sort(x.Spaces)
-	last := Block{Offset: HeaderSize + GroupHead, First: x.First, Time: x.FirstTime}
+	last := Block{Offset: HeaderSize, First: x.First, Time: x.FirstTime}
 	for i := range x.Blocks {
 		last = Block{
-			Offset: last.End() + r.Int64N(1<<20), Size: r.IntN(1 << 20), Count: 1 + r.IntN(100), Sum: r.Uint32(),
-			First: last.First + batchlog.ID(last.Count), Time: last.Time + r.Int64N(1<<20),
+			Offset: last.End() + r.Int64N(2)*(GroupHead+r.Int64N(8)), First: last.First + batchlog.ID(last.Count), Time: last.Time + r.Int64N(1<<20),
+			Size: r.IntN(1 << 16), Count: 1 + r.IntN(1<<10), Sum: r.Uint32(),
+		}
+		if i == 0 {
+			last.Offset = HeaderSize + GroupHead
 		}
 		if r.IntN(4) > 0 {
-			last.Spaces = make([]uint32, 0)
-			for at := range x.Spaces {
-				if r.IntN(5) == 0 {
-					last.Spaces = append(last.Spaces, uint32(at))
+			last.Spaces = make([]uint32, 0, len(x.Spaces))
+			for p := range x.Spaces {
+				if r.IntN(3) == 0 {
+					last.Spaces = append(last.Spaces, uint32(p))
 				}
 			}
 		}
 		x.Blocks[i] = last
 	}
-	x.End = last.End() + r.Int64N(100)
+	x.End = last.End()
 	return x
 }
 
@@ -65,30 +68,25 @@ func TestIndex(t *testing.T) {
 	}
 }
 
-// Hashes out of order would hide some from a search.
-func TestIndexUnsorted(t *testing.T) {
-	x := Index{Spaces: []uint32{2, 1}}
-	if _, err := ParseIndex(x.Append(nil)); !errors.Is(err, errIndex) {
-		t.Error(err)
+// What would hide commits, or lead out of the file, is refused.
+func TestIndexMalformed(t *testing.T) {
+	good := Index{End: 1 << 20, First: 1, Last: 9, Spaces: []uint32{1, 2}, Blocks: []Block{{Offset: HeaderSize + GroupHead, Size: 100, Count: 1, First: 1}}}
+	if _, err := ParseIndex(good.Append(nil)); err != nil {
+		t.Fatal(err)
 	}
-}
-
-// Blocks that cannot be where they say are refused: outside of the groups, without records, with spaces that there are none of.
-func TestIndexBlocks(t *testing.T) {
-	good := Block{Offset: HeaderSize + GroupHead, Size: 100, Count: 1, Spaces: []uint32{0}}
 	for name, change := range map[string]func(x *Index, b *Block){
-		"good":             func(*Index, *Block) {},
-		"in the header":    func(_ *Index, b *Block) { b.Offset = HeaderSize },
-		"behind the end":   func(x *Index, b *Block) { x.End = b.End() - 1 },
-		"without records":  func(_ *Index, b *Block) { b.Count = 0 },
-		"of unknown space": func(_ *Index, b *Block) { b.Spaces = []uint32{1} },
+		"hashes out of order":           func(x *Index, _ *Block) { x.Spaces = []uint32{2, 1} },
+		"a position that is none":       func(_ *Index, b *Block) { b.Spaces = []uint32{0, 2} },
+		"a block in the header":         func(_ *Index, b *Block) { b.Offset-- },
+		"a block without records":       func(_ *Index, b *Block) { b.Count = 0 },
+		"a block beyond the end":        func(_ *Index, b *Block) { b.Size = 1 << 20 },
+		"a block of more than there is": func(_ *Index, b *Block) { b.Offset, b.Size = 1<<62, 1<<62 },
 	} {
-		b := good
-		x := Index{End: 1 << 20, Spaces: []uint32{7}}
-		change(&x, &b)
-		x.Blocks = []Block{b}
-		if _, err := ParseIndex(x.Append(nil)); (err == nil) != (name == "good") {
-			t.Errorf("block %s: %v", name, err)
+		x := good
+		x.Blocks = slices.Clone(good.Blocks)
+		change(&x, &x.Blocks[0])
+		if got, err := ParseIndex(x.Append(nil)); !errors.Is(err, errIndex) {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }
@@ -136,12 +134,12 @@ func TestFind(t *testing.T) {
 func blocky(seed uint64) *maker {
 	r := rand.New(rand.NewPCG(seed, 0))
 	m := newMaker(testHeader)
-	for m.end() < 40*BlockBytes {
+	for m.end() < 200*BlockBytes {
 		records := make([]batchlog.Record, 1+r.IntN(3))
 		for i := range records {
 			records[i] = randomRecord(r)
 		}
-		records[0].Ops = batchlog.AppendOp(records[0].Ops, batchlog.OpPut, randomPath(r), make([]byte, r.IntN(BlockBytes)))
+		records[0].Ops = batchlog.AppendOp(records[0].Ops, batchlog.OpPut, randomPath(r), make([]byte, r.IntN(3*BlockBytes)))
 		records[0].Count++
 		m.add(records...)
 	}
@@ -169,50 +167,58 @@ func TestBuild(t *testing.T) {
 	if x.End != m.end() || x.First != 1 || x.Last != last.ID || x.FirstTime != first.Time || x.LastTime != last.Time || x.Ops != ops || x.Prev != [32]byte{9} {
 		t.Errorf("index %+v", x)
 	}
-	if len(x.Blocks) < 20 {
+	if len(x.Blocks) < 100 {
 		t.Fatalf("%d blocks", len(x.Blocks))
 	}
-	next := 0 // record that must begin the next block
-	for i, b := range x.Blocks {
-		if rec := m.all[next]; b.First != rec.ID || b.Time != rec.Time {
-			t.Errorf("block %d is %+v, its first commit %d at %d", i, b, rec.ID, rec.Time)
-		}
-		g := 0
-		for g+1 < len(m.groups) && m.groups[g+1].First <= b.First {
+	g, next := 0, batchlog.ID(1) // the group and the commit that the next block begins with
+	for i := range x.Blocks {
+		b := &x.Blocks[i]
+		for g+1 < len(m.groups) && m.groups[g+1].First <= next {
 			g++
 		}
-		group := m.groups[g]
-		if offset, first := x.Group(i); offset != group.Offset || first != group.First {
-			t.Errorf("block %d is said to be in the group at %d of commit %d, it is in %+v", i, offset, first, group)
-		}
-		if b.Offset < group.Offset+GroupHead || b.End() > group.End() {
-			t.Errorf("block %+v crosses the ends of group %+v", b, group)
-		}
 		records := m.b[b.Offset:b.End()]
-		if last := RecordSize(&m.all[next+b.Count-1]); b.Size-last >= BlockBytes {
-			t.Errorf("block %d takes a record although it is full: %d bytes, the last record %d", i, b.Size, last)
+		if b.First != next || b.Time != m.all[next-1].Time || b.Offset < m.groups[g].Offset+GroupHead || b.End() > m.groups[g].End() {
+			t.Fatalf("block %d is %+v, of group %+v", i, b, m.groups[g])
 		}
-		if !b.Holds(records, m.h.Salt()) || b.Holds(records, m.h.Salt()+1) {
-			t.Errorf("block %d: sum %x", i, b.Sum)
+		if !b.Holds(records, m.h.Salt()) || b.Holds(records, m.h.Salt()+1) || b.Holds(records[1:], m.h.Salt()) {
+			t.Fatalf("block %d does not hold its records", i)
 		}
-		for range b.Count {
-			var rec batchlog.Record
-			rest, err := ParseRecord(records, &rec)
-			if err != nil || rec.ID != m.all[next].ID {
-				t.Fatalf("block %d: commit %d, %v", i, rec.ID, err)
-			}
-			records = rest
-			next++
+		wantBlock(t, b, records, m.all)
+		if offset, first := x.Group(i); offset != m.groups[g].Offset || first != m.groups[g].First {
+			t.Fatalf("block %d is in the group at %d of commit %d, want %+v", i, offset, first, m.groups[g])
 		}
-		if len(records) != 0 {
-			t.Errorf("block %d has %d bytes behind its records", i, len(records))
+		next += batchlog.ID(b.Count)
+		if next > last.ID || i+1 < len(x.Blocks) && x.Blocks[i+1].Offset != b.End() {
+			continue // the last of its group
+		}
+		if b.Size < BlockBytes {
+			t.Fatalf("block %d has %d bytes and is not the last of its group", i, b.Size)
 		}
 	}
-	if next != len(m.all) {
-		t.Errorf("blocks with %d of %d commits", next, len(m.all))
+	if next != last.ID+1 {
+		t.Errorf("the blocks end with commit %d, the segment with %d", next-1, last.ID)
 	}
 	if other := build(t, m, [32]byte{8}); other.Hash != x.Hash {
 		t.Error("the hash depends on the segment before")
+	}
+}
+
+// wantBlock fails t unless records, those of b, are the commits that b says, and no shorter block would have ended before.
+func wantBlock(t *testing.T, b *Block, records []byte, all []batchlog.Record) {
+	t.Helper()
+	var r batchlog.Record
+	for i := range b.Count {
+		if len(records) == 0 || b.Size-len(records) >= BlockBytes {
+			t.Fatalf("block %+v has %d commits", b, i)
+		}
+		rest, err := ParseRecord(records, &r)
+		if want := &all[int(b.First)-1+i]; err != nil || !sameRecord(&r, want) {
+			t.Fatalf("commit %d of block %+v is %+v, %v", i, b, r, err)
+		}
+		records = rest
+	}
+	if len(records) != 0 {
+		t.Fatalf("%d bytes behind the records of block %+v", len(records), b)
 	}
 }
 
@@ -299,6 +305,7 @@ func TestSummaries(t *testing.T) {
 		for i := range m.all {
 			rec := &m.all[i]
 			block := &x.Blocks[x.Find(rec.ID)]
+			touched := map[string]bool{}
 			ops := rec.Ops
 			for range rec.Count {
 				_, key, _, rest, err := batchlog.NextOp(ops)
@@ -310,9 +317,12 @@ func TestSummaries(t *testing.T) {
 					continue
 				}
 				for _, p := range within(t, key) {
-					if !block.MayTouch(x.Positions([]uint32{0, SpaceHash(p[:len(p)-1])})) {
-						t.Fatalf("seed %d: commit %d has an op within %x, its block says it has none", seed, rec.ID, p)
-					}
+					touched[string(p)] = true
+				}
+			}
+			for p := range touched {
+				if !block.MayTouch(x.Positions([]uint32{1, SpaceHash([]byte(p[:len(p)-1])), 1 << 31})) {
+					t.Fatalf("seed %d: commit %d has an op within %x, its block says it has none", seed, rec.ID, p)
 				}
 			}
 			if !block.MayTouch(x.Positions([]uint32{SpaceHash(path("nowhere", i))})) {
@@ -326,33 +336,57 @@ func TestSummaries(t *testing.T) {
 	if (&Block{Spaces: []uint32{1}}).MayTouch(nil) || !(&Block{}).MayTouch(nil) {
 		t.Error("no spaces: only a block without a summary may touch them")
 	}
+	x := Index{Spaces: []uint32{10, 20, 30}}
+	if got := x.Positions([]uint32{30, 5, 10, 40}); !slices.Equal(got, []uint32{0, 2}) {
+		t.Errorf("positions %v", got)
+	}
 }
 
-// A block with too many spaces has no summary and is always read.
+// A block with too many spaces has no summary and is always read; the others keep theirs. The same holds from where the
+// blocks of a segment have too many together.
 func TestSummaryTooMany(t *testing.T) {
-	for _, c := range []struct {
-		spaces int
-		known  bool
-	}{{blockSpacesMax - 1, true}, {blockSpacesMax, false}} { // the root is one more
-		m := newMaker(testHeader)
+	next := 0
+	add := func(m *maker, spaces int) {
 		var rec batchlog.Record
-		for i := range c.spaces {
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
+		for range spaces {
+			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(next), nil)
 			rec.Count++
+			next++
 		}
 		m.add(rec)
-		m.add(put(path("next"), "k", "v"))
-		x := build(t, m, [32]byte{})
-		if len(x.Blocks) != 2 || x.Blocks[1].Spaces == nil {
-			t.Fatalf("%d blocks", len(x.Blocks))
+	}
+	for _, c := range []struct {
+		name   string
+		blocks []int // spaces of each, without the root
+		known  []bool
+	}{
+		{"block with as many as may be", []int{blockSpacesMax - 1, 1}, []bool{true, true}},
+		{"block with one more", []int{blockSpacesMax, 1}, []bool{false, true}},
+		{
+			"segment", append(slices.Repeat([]int{blockSpacesMax - 1}, indexSpacesMax/blockSpacesMax), 1, 20, 3),
+			append(slices.Repeat([]bool{true}, indexSpacesMax/blockSpacesMax), true, false, true),
+		},
+	} {
+		m := newMaker(testHeader)
+		for _, n := range c.blocks {
+			add(m, n)
 		}
-		b := &x.Blocks[0]
-		if (b.Spaces != nil) != c.known || !b.MayTouch(x.Positions([]uint32{SpaceHash(path()[:1])})) || b.MayTouch([]uint32{indexSpacesMax}) == c.known {
-			t.Errorf("%d spaces: summary of %d", c.spaces+1, len(b.Spaces))
+		x := build(t, m, [32]byte{})
+		if len(x.Blocks) != len(c.blocks) {
+			t.Fatalf("%s: %d blocks", c.name, len(x.Blocks))
+		}
+		for i := range x.Blocks {
+			b := &x.Blocks[i]
+			if (b.Spaces != nil) != c.known[i] || !b.MayTouch(x.Positions([]uint32{SpaceHash(path()[:1])})) || b.MayTouch(nil) == c.known[i] {
+				t.Errorf("%s: block %d has a summary of %d", c.name, i, len(b.Spaces))
+			}
+		}
+		if len(x.Spaces) > indexSpacesMax {
+			t.Errorf("%s: %d spaces", c.name, len(x.Spaces))
 		}
 		got, err := ParseIndex(x.Append(nil))
 		if err != nil || !reflect.DeepEqual(got, x) {
-			t.Errorf("%d spaces: %v", c.spaces+1, err)
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }

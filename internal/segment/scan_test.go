@@ -26,6 +26,18 @@ func TestScannerLargeGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRecords(t, all, m.all)
+
+	// Into the same memory, again and again: each group is what it is when it is handed out.
+	s, next := m.scanner(m.b), 0
+	s.Reuse = true
+	if err := eachGroup(s, func(g Group, records []byte) {
+		if want := m.groups[next]; g != want || !bytes.Equal(records, m.b[want.Offset+GroupHead:want.End()]) {
+			t.Errorf("group %+v, want %+v", g, want)
+		}
+		next++
+	}); err != nil || next != len(m.groups) {
+		t.Errorf("%d groups, %v", next, err)
+	}
 }
 
 // What was handed out stays as it is when the scanner goes on.

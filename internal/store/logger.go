@@ -17,8 +17,26 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 }
 
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("store can't go on: "+format, args...)
+	err := error(&fatalError{text: fmt.Sprintf(format, args...), args: args})
 	l.s.failed.CompareAndSwap(nil, &err)
 	l.s.opts.Logger.Error("store failed; open the database again", "err", err)
 	runtime.Goexit()
+}
+
+// A fatalError is why the store can't go on. It unwraps to the errors that Pebble named.
+type fatalError struct {
+	text string
+	args []any
+}
+
+func (e *fatalError) Error() string { return "store can't go on: " + e.text }
+
+func (e *fatalError) Unwrap() []error {
+	var errs []error
+	for _, arg := range e.args {
+		if err, ok := arg.(error); ok {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,12 +22,16 @@ type patientFS struct {
 	stopped chan struct{}
 	once    sync.Once
 	dead    atomic.Bool
+	patient atomic.Bool     // from when the store is open: until then somebody waits for that
+	fatal   func(err error) // does not return: ends the store and the goroutine
 }
 
 // spaceRetry is how often a waiting operation looks whether there is space.
 const spaceRetry = 50 * time.Millisecond
 
-func newPatientFS(fs vfs.FS) *patientFS { return &patientFS{FS: fs, stopped: make(chan struct{})} }
+func newPatientFS(fs vfs.FS, fatal func(err error)) *patientFS {
+	return &patientFS{FS: fs, stopped: make(chan struct{}), fatal: fatal}
+}
 
 // stop ends waits: what waits fails as it would have at first.
 func (p *patientFS) stop() { p.once.Do(func() { close(p.stopped) }) }
@@ -43,7 +48,8 @@ func (p *patientFS) try(op func() error) error {
 		return batchlog.ErrClosed
 	}
 	err := op()
-	if !noSpace(err) {
+	if !noSpace(err) || !p.patient.Load() {
+		p.calm(err)
 		return err
 	}
 	p.waiting.Add(1)
@@ -59,6 +65,20 @@ func (p *patientFS) try(op func() error) error {
 		}
 	}
 }
+
+// calm waits a moment after a failure: Pebble tries what failed in the background again at once, and for ever.
+func (p *patientFS) calm(err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case <-p.stopped:
+	case <-time.After(failRetry):
+	}
+}
+
+// failRetry is how long calm waits.
+const failRetry = 20 * time.Millisecond
 
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -86,6 +106,14 @@ func (p *patientFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...
 
 func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	return p.file(func() (vfs.File, error) { return p.FS.ReuseForWrite(oldname, newname, c) })
+}
+
+func (p *patientFS) OpenDir(name string) (vfs.File, error) {
+	f, err := p.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &patientDir{File: f, fs: p}, nil
 }
 
 func (p *patientFS) Link(oldname, newname string) error {
@@ -156,9 +184,28 @@ func (f *patientFile) SyncTo(length int64) (fullSync bool, err error) {
 	return f.File.SyncTo(length)
 }
 
+// A patientDir is a directory, opened to be synced. Pebble panics where that fails, in goroutines of its own, so it is not told.
+type patientDir struct {
+	vfs.File
+	fs *patientFS
+}
+
+func (d *patientDir) Sync() error {
+	err := error(batchlog.ErrClosed)
+	if !d.fs.dead.Load() {
+		err = d.File.Sync()
+	}
+	if err != nil {
+		d.fs.fatal(fmt.Errorf("sync directory: %w", err))
+	}
+	return nil
+}
+
 func (f *patientFile) alive(sync func() error) error {
 	if f.fs.dead.Load() {
 		return batchlog.ErrClosed
 	}
-	return sync()
+	err := sync()
+	f.fs.calm(err)
+	return err
 }

@@ -54,11 +54,14 @@ type Store struct {
 	fs    *patientFS
 	lock  *pebble.Lock
 	db    *pebble.DB
+	left  bool // Pebble's opening hangs, and is left behind
 	cache *pebble.Cache
 	use   gate
 
 	applied atomic.Uint64
 	written atomic.Int64 // bytes of ops applied since it was opened
+	// trouble is the last failure of background work. Pebble tries it again, for ever.
+	trouble atomic.Pointer[error]
 	failed  atomic.Pointer[error]
 
 	open struct { // what must be closed before Pebble is
@@ -75,23 +78,33 @@ func Open(o Options) (*Store, error) {
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = DefaultMemTableBytes
 	}
-	s := &Store{opts: o, fs: newPatientFS(o.FS)}
+	s := &Store{opts: o}
+	s.fs = newPatientFS(o.FS, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
 	s.open.snapshots = map[*Snapshot]struct{}{}
 	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, fmt.Errorf("store: %w", openError(err))
 	}
 	var err error
 	if s.lock, err = pebble.LockDirectory(o.Dir, s.fs); err != nil {
-		return nil, fmt.Errorf("lock store %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("lock store %s: %w", o.Dir, openError(err))
 	}
 	s.cache = pebble.NewCache(o.CacheBytes)
 	if err = s.openPebble(); err == nil {
 		err = s.readMark()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, openError(err)), s.Close())
 	}
+	s.fs.patient.Store(true)
 	return s, nil
+}
+
+// openError is why a store can't be opened, in our words.
+func openError(err error) error {
+	if noSpace(err) {
+		return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
+	}
+	return err
 }
 
 // openPebble opens Pebble in a goroutine of its own: where it can't go on it ends the goroutine that it
@@ -104,13 +117,37 @@ func (s *Store) openPebble() error {
 		defer close(done)
 		db, err = pebble.Open(s.opts.Dir, s.pebbleOptions())
 	}()
-	<-done
+	if !s.opened(done) {
+		s.left = true
+		return s.Failed()
+	}
 	s.db = db
 	if db == nil && err == nil {
 		return s.Failed()
 	}
 	return err
 }
+
+// opened waits until done is closed. It reports false if it never will be: what Pebble waits for while it opens may be a
+// goroutine of its own that could not go on.
+func (s *Store) opened(done <-chan struct{}) bool {
+	for polls := 0; ; {
+		select {
+		case <-done:
+			return true
+		case <-time.After(openPoll):
+			if s.Failed() != nil {
+				polls++ // if the opening goroutine itself could not go on it is about to end
+			}
+			if polls > 10 {
+				return false
+			}
+		}
+	}
+}
+
+// openPoll is how often an opening that takes its time is asked whether it can still end.
+const openPoll = 20 * time.Millisecond
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
@@ -129,6 +166,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
+			s.trouble.Store(&err)
 			s.opts.Logger.Warn("store: background work failed and will be tried again", "err", err)
 		},
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
@@ -183,7 +221,7 @@ func (s *Store) Close() error {
 // unlock gives up the directory's lock, with the reference that Pebble has.
 func (s *Store) unlock() error {
 	err := s.lock.Close()
-	if s.db != nil || s.Failed() != nil {
+	if s.db != nil || s.left { // an Open that did not come to its end has given its own up
 		err = errors.Join(err, s.lock.Close())
 	}
 	return err
@@ -191,6 +229,9 @@ func (s *Store) unlock() error {
 
 // closePatience is how long Close waits on a full disk for what is under way.
 const closePatience = 200 * time.Millisecond
+
+// Trouble is the last failure of background work, such as a flush, or nil: another one each time that there is another failure.
+func (s *Store) Trouble() *error { return s.trouble.Load() }
 
 // Failed returns why the store can't take changes any more, or nil.
 func (s *Store) Failed() error {
