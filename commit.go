@@ -64,12 +64,12 @@ func (c *Commit) Len() int { return c.count }
 // Size is the number of bytes that the ops of the commit take, encoded, those that do not show included.
 func (c *Commit) Size() int { return len(c.ops) }
 
-// shows reports whether an op on this stored key shows. The system's own keys never do.
+// shows reports whether an op on this stored key shows. The system's own keys do only if they are asked for.
 func (l *lens) shows(key []byte) bool {
-	if len(key) == 0 || key[0] != rootPrefix[0] {
-		return false
+	if len(l.opens) > 0 {
+		return HasAnyPrefix(key, l.opens)
 	}
-	return len(l.opens) == 0 || HasAnyPrefix(key, l.opens)
+	return len(key) > 0 && key[0] == rootPrefix[0]
 }
 
 // HasAnyPrefix reports whether key begins with one of prefixes: whether a stored key

@@ -40,6 +40,11 @@ func (db *DB) Root() *Space { return db.root }
 // Space is the space at path: Space("users", "eu") is within Space("users"). See [Space.Space].
 func (db *DB) Space(path ...any) *Space { return db.root.Space(path...) }
 
+// System is the space of the system's own keys: the cursors of tasks, what holds the log. It lies beside [DB.Root], so no other
+// space leads there, and tails without a filter don't show its ops. It is for packages that extend the database; programs have
+// no business there.
+func (db *DB) System() *Space { return &Space{db: db, prefix: systemPrefix} }
+
 // Write appends b to the log as one commit and returns its id.
 //
 // If the error is nil, all of b is durable in the log, and every read that starts from now on sees it. If not,

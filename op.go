@@ -129,12 +129,17 @@ func cutString(b []byte) (s, rest []byte, ok bool) {
 }
 
 // SplitKey splits a stored key into the closed path of its space and the key within it. Keys that
-// belong to no space, the system's own, are an error.
+// belong to no space, the store's own, are an error.
 func SplitKey(stored []byte) (path, key []byte, err error) {
-	n, err := bytewise.ArrayLen(stored)
+	if len(stored) == 0 {
+		return nil, nil, errOpKey
+	}
+	rest := typed(stored)
+	n, err := bytewise.ArrayLen(rest)
 	if err != nil {
 		return nil, nil, errOpKey
 	}
+	n += len(stored) - len(rest)
 	return stored[:n:n], stored[n:], nil
 }
 

@@ -23,8 +23,22 @@ type Space struct {
 	err    error // why the path is none; every use of the space returns it
 }
 
-// rootPrefix is the empty path, closed.
-var rootPrefix = []byte{0xa0, 0x00}
+// rootPrefix is the empty path, closed. systemPrefix is that of the system's own spaces, which lie beside the root.
+var (
+	rootPrefix   = []byte{0xa0, 0x00}
+	systemPrefix = []byte{systemTag, 0xa0, 0x00}
+)
+
+// systemTag stands in front of the paths of the system's own spaces. It is no tag of package bytewise.
+const systemTag = 0x01
+
+// typed is a closed or open path without the tag of a system space: what bytewise knows.
+func typed(prefix []byte) []byte {
+	if prefix[0] == systemTag {
+		return prefix[1:]
+	}
+	return prefix
+}
 
 func newSpace(db *DB, parent []byte, path []any) *Space {
 	s := &Space{db: db}
@@ -56,7 +70,7 @@ func checkPath(prefix []byte) error {
 
 func pathDepth(prefix []byte) int {
 	depth := 0
-	for rest := open(prefix)[1:]; len(rest) > 0; depth++ {
+	for rest := typed(open(prefix))[1:]; len(rest) > 0; depth++ {
 		n, err := bytewise.ElementLen(rest)
 		if err != nil {
 			panic("batchlog: bug: space with a malformed path: " + err.Error())
@@ -89,7 +103,7 @@ func (s *Space) Path() []any {
 	if s.err != nil {
 		return nil
 	}
-	v, err := bytewise.Decode(s.prefix)
+	v, err := bytewise.Decode(typed(s.prefix))
 	if err != nil {
 		panic("batchlog: bug: space with a malformed path: " + err.Error())
 	}
@@ -109,7 +123,7 @@ func (s *Space) String() string {
 	for i, part := range path {
 		word, ok := part.(string)
 		if !ok || !plainWord(word) {
-			return Key(s.prefix).String()
+			return Key(typed(s.prefix)).String()
 		}
 		if i > 0 {
 			text += "/"

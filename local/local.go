@@ -62,9 +62,7 @@ func Open(dir string, o *Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{DB: batchlog.New(e), engine: e}
-	e.hooks = batchlog.NewHooks(db.DB)
-	return db, nil
+	return &DB{DB: e.db, engine: e}, nil
 }
 
 // Trim drops what the log need not keep any more (HotTTL). That is done in the background as well, within a minute; Trim does it

@@ -34,6 +34,7 @@ type engine struct {
 	store    *store.Store
 	log      *seglog.Log
 	lines    *commit.Pipeline
+	db       *batchlog.DB // the front over this engine
 	hooks    *batchlog.Hooks
 
 	ctx    context.Context // ends with Close
@@ -87,6 +88,8 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		return nil, err
 	}
 	e.lines = commit.New(commit.Options{Log: e.log, Store: e.store, Now: o.Now, LastTime: e.log.LastTime()})
+	e.db = batchlog.New(e)
+	e.hooks = batchlog.NewHooks(e.db)
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.wg.Go(func() { e.trimLoop(e.ctx) })
 	return e, nil

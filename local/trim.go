@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -38,7 +40,11 @@ func (e *engine) trim(ctx context.Context) error {
 	ttl := e.log.Config().HotTTL
 	e.log.RollIfOlder(e.opts.Now(), ttl)
 	_, _, last := e.log.Expired(e.opts.Now(), ttl)
-	if last == 0 {
+	held, err := e.held(ctx)
+	if err != nil {
+		return fmt.Errorf("trim the log: %w", err)
+	}
+	if last = min(last, held-1); last == 0 {
 		return nil
 	}
 	if err := e.flush(ctx, last); err != nil {
@@ -58,6 +64,23 @@ func (e *engine) trim(ctx context.Context) error {
 	oldest := e.log.Oldest()
 	e.opts.Logger.Info("log trimmed", "segments", n, "oldest", oldest)
 	return e.store.ForgetTokens(oldest)
+}
+
+// held is the first commit that the log is kept for, by tasks: what they have yet to handle. Without one it is the
+// highest id there may be.
+func (e *engine) held(ctx context.Context) (batchlog.ID, error) {
+	first := batchlog.ID(math.MaxUint64)
+	for entry, err := range e.db.System().Space("holds").Scan(ctx, batchlog.Range{}) {
+		if err != nil {
+			return 0, err
+		}
+		id, err := strconv.ParseUint(string(entry.Value), 10, 64)
+		if err != nil || id == 0 {
+			return 0, fmt.Errorf("hold of %s is %q, not an id", entry.Key, entry.Value)
+		}
+		first = min(first, batchlog.ID(id))
+	}
+	return first, nil
 }
 
 // flush makes the store durable up to id at least.

@@ -398,13 +398,16 @@ func (x *indexer) record(r *batchlog.Record) error {
 
 // op takes note of the spaces that a stored key is in: its own and all around it.
 func (x *indexer) op(key []byte) error {
+	at := 1
 	if len(key) == 0 || key[0] != bytewise.TagArray {
-		return nil // the system's own
+		if len(key) < 2 || key[1] != bytewise.TagArray {
+			return nil // in no space
+		}
+		at = 2 // a system space: its path has a tag in front
 	}
 	if x.last != nil && len(key) >= len(x.last) && string(key[:len(x.last)]) == string(x.last) {
 		return nil
 	}
-	at := 1
 	for {
 		x.spaces[SpaceHash(key[:at])] = struct{}{}
 		if at < len(key) && key[at] == bytewise.TagEnd {
