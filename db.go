@@ -131,7 +131,7 @@ func (db *DB) spaceOf(path []byte) (*Space, error) {
 	if s != nil {
 		return s, nil
 	}
-	if _, n, err := bytewise.DecodeArrayPrefix(path); err != nil || n != len(path) {
+	if _, n, err := bytewise.DecodeArrayPrefix(typed(path)); err != nil || n != len(typed(path)) {
 		return nil, errPath // bytes from elsewhere: what has an end need not have values
 	}
 	if err := checkPath(path); err != nil {
