@@ -34,7 +34,7 @@ const systemTag = 0x01
 
 // typed is a closed or open path without the tag of a system space: what bytewise knows.
 func typed(prefix []byte) []byte {
-	if prefix[0] == systemTag {
+	if len(prefix) > 0 && prefix[0] == systemTag {
 		return prefix[1:]
 	}
 	return prefix

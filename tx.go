@@ -41,14 +41,16 @@ type Tx struct {
 // If fn returns an error nothing is written and the error is returned. fn must not write to the database by other ways than
 // tx: it could wait for itself. Other errors are those of [DB.Write].
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) (ID, error) {
+	_, turns := db.engine.(Queuer)
 	backoff := updateBackoff
 	for try := 1; ; try++ {
-		id, err := db.tryUpdate(ctx, fn, try > updateAloneAfter)
+		alone := turns && try > updateAloneAfter
+		id, err := db.tryUpdate(ctx, fn, alone)
 		var lost *lostError
 		if !errors.As(err, &lost) {
 			return id, err
 		}
-		if try > updateAloneAfter {
+		if alone {
 			continue
 		}
 		select {

@@ -399,11 +399,11 @@ func (x *indexer) record(r *batchlog.Record) error {
 // op takes note of the spaces that a stored key is in: its own and all around it.
 func (x *indexer) op(key []byte) error {
 	at := 1
-	if len(key) == 0 || key[0] != bytewise.TagArray {
-		if len(key) < 2 || key[1] != bytewise.TagArray {
-			return nil // in no space
-		}
-		at = 2 // a system space: its path has a tag in front
+	if len(key) > 0 && key[0] != bytewise.TagArray {
+		at = 2 // behind the tag of the system's spaces
+	}
+	if len(key) < at || key[at-1] != bytewise.TagArray {
+		return nil // of no space
 	}
 	if x.last != nil && len(key) >= len(x.last) && string(key[:len(x.last)]) == string(x.last) {
 		return nil
