@@ -44,7 +44,11 @@ var arrows = map[string][]string{
 
 // testArrows says what a package's tests may import beside what the package may. Every external test may import its own package.
 var testArrows = map[string][]string{
+	".":     {"local"}, // the examples need an engine
 	"local": {"enginetest"},
+	"task":  {"local"},
+
+	"internal/seglog": {"bytewise"},
 }
 
 // pebble and what is below it are the storage engine; vfs is the file system that every file operation goes through.
@@ -59,13 +63,16 @@ var modules = map[string][]string{
 	"internal/seglog":  {vfs},
 	"local":            {vfs},
 	"internal/simtest": {vfs + "/..."},
-	"cmd/batchlog":     {vfs, "github.com/alecthomas/kong"},
+	"cmd/batchlog":     {vfs, "github.com/spf13/cobra", "github.com/spf13/pflag"},
+	"examples/...":     {vfs},
 }
 
 // testModules says what a package's tests may import beside that. The disks that lose writes and fail are in packages below vfs.
 var testModules = map[string][]string{
+	".":               {vfs},
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
+	"task":            {vfs + "/..."},
 }
 
 // pure lists the packages that work on bytes alone, and impure what they may therefore not import, packages within included.
