@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -55,7 +56,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 130 after Ctrl-C.
 	if dir == "" {
 		dir = defaultDir
 	}
-	root.PersistentFlags().StringVar(&a.dir, "db", dir, "`DIR`ectory of the database; $BATCHLOG_DB sets the default")
+	root.PersistentFlags().StringVar(&a.dir, "db", dir, "`DIR` of the database; $BATCHLOG_DB sets the default")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for programs")
 	root.SetHelpTemplate(helpTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd: cmd, err: err} })
@@ -67,6 +68,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 130 after Ctrl-C.
 		&cobra.Group{ID: groupRun, Title: "The command itself:"},
 	)
 	root.SetHelpCommandGroupID(groupRun)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	for _, c := range []struct {
 		group    string
 		commands []*cobra.Command
@@ -81,7 +83,18 @@ Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 130 after Ctrl-C.
 			root.AddCommand(cmd)
 		}
 	}
+	wrapHelp(root)
 	return root
+}
+
+// helpWidth is how wide the text of help is, in characters.
+const helpWidth = 90
+
+func wrapHelp(cmd *cobra.Command) {
+	cmd.Long = wrapped(cmd.Long, helpWidth)
+	for _, c := range cmd.Commands() {
+		wrapHelp(c)
+	}
 }
 
 // group is the work of a command that only holds others.
@@ -89,6 +102,7 @@ func group(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	err := fmt.Errorf("unknown command %q", args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, ", "))
@@ -111,7 +125,7 @@ func takes(least, most int) cobra.PositionalArgs {
 
 // withDB opens the database for fn and closes it after. Commands that only read do not create one.
 func (a *app) withDB(create bool, fn func(db *local.DB) error) (err error) {
-	db, err := openDB(a.dir, create)
+	db, err := a.openDB(a.dir, create)
 	if err != nil {
 		return err
 	}
@@ -123,8 +137,18 @@ func (a *app) withDB(create bool, fn func(db *local.DB) error) (err error) {
 	return fn(db)
 }
 
-func openDB(dir string, create bool) (*local.DB, error) {
-	db, err := local.Open(dir, &local.Options{MustExist: !create})
+// openDB opens the database in dir. After a crash that may take a while, which a meter shows.
+func (a *app) openDB(dir string, create bool) (*local.DB, error) {
+	var m *meter
+	defer func() { m.end() }()
+	first := batchlog.ID(0)
+	db, err := local.Open(dir, &local.Options{MustExist: !create, Progress: func(applied, head batchlog.ID) {
+		if m == nil {
+			first = applied
+			m = a.meters()("apply the log", "commits", int64(head-first))
+		}
+		m.set(int64(applied-first), 0)
+	}})
 	if !create && errors.Is(err, fs.ErrNotExist) {
 		return nil, &missingError{dir: dir, err: err}
 	}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Every command has a line, a paragraph and examples, and the examples work as they stand there, in a shell.
+func TestExamples(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the examples are for a Unix shell")
+	}
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("no shell")
+	}
+	r := newRepo(t)
+	r.linear(4)
+	r.git("tag", "v1.0", "main~2")
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(bin, "batchlog")); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), asCommand+"=1", "PATH="+bin+":"+os.Getenv("PATH"), "TMPDIR="+t.TempDir())
+	sh := func(t *testing.T, dir, line string) {
+		t.Helper()
+		follows := strings.HasPrefix(line, "batchlog tail") && !strings.Contains(line, "--until")
+		if follows {
+			line = "exec " + line // the signal is for batchlog, not for the shell
+		}
+		cmd := exec.Command(shell, "-ec", line)
+		cmd.Dir, cmd.Env = dir, env
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if follows {
+			time.Sleep(300 * time.Millisecond)
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", line, err, out.String())
+		}
+	}
+	before := map[string][]string{
+		"batchlog verify git": {"batchlog import git repo", "batchlog import git repo --rev v1.0 --name released"},
+	}
+	for _, cmd := range commands(newRoot(&app{out: nil, err: io.Discard})) {
+		t.Run(strings.ReplaceAll(cmd.CommandPath(), " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			if cmd.Short == "" || cmd.Long == "" || cmd.Example == "" {
+				t.Fatal("help is not complete")
+			}
+			if strings.HasSuffix(cmd.Short, ".") {
+				t.Errorf("%q ends in a period", cmd.Short)
+			}
+			dir := t.TempDir()
+			if err := os.Symlink(r.dir, filepath.Join(dir, "repo")); err != nil {
+				t.Fatal(err)
+			}
+			sh(t, dir, "batchlog put users alice a; batchlog put users bob b; batchlog put users/eu '[\"bob\",7]' c")
+			for _, line := range before[cmd.CommandPath()] {
+				sh(t, dir, line)
+			}
+			for line := range strings.SplitSeq(cmd.Example, "\n") {
+				if !strings.HasPrefix(line, "  ") {
+					t.Errorf("example %q is not indented by two", line)
+				}
+				sh(t, dir, strings.TrimSpace(line))
+			}
+		})
+	}
+}
+
+// commands is cmd and all below it.
+func commands(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, c := range cmd.Commands() {
+		if c.Name() != "help" {
+			all = append(all, commands(c)...)
+		}
+	}
+	return all
+}
+
+func TestHelp(t *testing.T) {
+	c := newCLI(t)
+	for _, cmd := range commands(newRoot(&app{err: io.Discard})) {
+		args := strings.Fields(cmd.CommandPath())[1:]
+		text := c.must(append(args, "--help")...)
+		for _, want := range []string{cmd.Short + ".\n\n" + cmd.Long, "Examples:\n" + cmd.Example, "--db DIR"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("help of %s does not have %q:\n%s", cmd.CommandPath(), want, text)
+			}
+		}
+		for l := range strings.Lines(text) {
+			limit := helpWidth
+			if strings.HasPrefix(l, "  ") { // examples and tables
+				limit = 125
+			}
+			if n := len([]rune(l)); n > limit+1 {
+				t.Errorf("help of %s has a line of %d characters: %s", cmd.CommandPath(), n, l)
+			}
+		}
+	}
+	if text := c.must(); !strings.Contains(text, "Keys:") || !strings.Contains(text, "completion") {
+		t.Error(text)
+	}
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"unicode/utf8"
+)
+
+// Reading JSON strictly: package encoding/json takes the last of two members with one name, matches names
+// without regard to case and puts U+FFFD where a string is not Unicode. A batch that
+// was not meant that way would be written. So json.Valid says whether it is JSON, and these
+// functions walk over what it is.
+
+var errSurrogate = errors.New(`half of a surrogate pair is no character; write bytes that are not UTF-8 as {"$base64":"…"}`)
+
+// checkJSON reports where and why text is not one JSON value in UTF-8.
+func checkJSON(text []byte) error {
+	if !utf8.Valid(text) {
+		return errors.New(`not UTF-8; write bytes that are not UTF-8 as {"$base64":"…"}`)
+	}
+	if json.Valid(text) {
+		return nil
+	}
+	var syntax *json.SyntaxError
+	var v json.RawMessage
+	if err := json.Unmarshal(text, &v); errors.As(err, &syntax) {
+		return fmt.Errorf("not JSON at byte %d: %w", syntax.Offset, err)
+	}
+	return errors.New("not JSON")
+}
+
+// eachMember calls fn for each member of a JSON value that must be an object. The text is valid; value is part of it.
+func eachMember(text []byte, fn func(name string, value []byte) error) error {
+	if len(text) == 0 || text[0] != '{' {
+		return fmt.Errorf("%s where an object should be", kindOf(text))
+	}
+	var seen []string
+	for rest := space(text[1:]); rest[0] != '}'; {
+		end := valueEnd(rest)
+		name, err := stringOf(rest[:end])
+		if err != nil {
+			return err
+		}
+		if slices.Contains(seen, string(name)) {
+			return fmt.Errorf("field %q twice", name)
+		}
+		seen = append(seen, string(name))
+		rest = space(space(rest[end:])[1:]) // the colon
+		end = valueEnd(rest)
+		if err := fn(string(name), rest[:end]); err != nil {
+			return err
+		}
+		rest = space(rest[end:])
+		if rest[0] == ',' {
+			rest = space(rest[1:])
+		}
+	}
+	return nil
+}
+
+// eachItem calls fn for each item of a JSON value that must be an array, as eachMember does.
+func eachItem(text []byte, fn func(i int, value []byte) error) error {
+	if len(text) == 0 || text[0] != '[' {
+		return fmt.Errorf("%s where an array should be", kindOf(text))
+	}
+	i := 0
+	for rest := space(text[1:]); rest[0] != ']'; i++ {
+		end := valueEnd(rest)
+		if err := fn(i, rest[:end]); err != nil {
+			return err
+		}
+		rest = space(rest[end:])
+		if rest[0] == ',' {
+			rest = space(rest[1:])
+		}
+	}
+	return nil
+}
+
+// stringOf is the characters of a JSON value that must be a string. Without escapes they share memory with text.
+func stringOf(text []byte) ([]byte, error) {
+	if len(text) == 0 || text[0] != '"' {
+		return nil, fmt.Errorf("%s where a string should be", kindOf(text))
+	}
+	if bytes.IndexByte(text, '\\') < 0 {
+		return text[1 : len(text)-1], nil
+	}
+	if loneSurrogate(text) {
+		return nil, errSurrogate
+	}
+	var s string
+	if err := json.Unmarshal(text, &s); err != nil {
+		return nil, err
+	}
+	return []byte(s), nil
+}
+
+// loneSurrogate reports whether a valid JSON string escapes one half of a surrogate pair without the other.
+func loneSurrogate(text []byte) bool {
+	high := false // the escape before was the first half
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			if high {
+				return true
+			}
+			continue
+		}
+		i++
+		var d byte
+		if text[i] == 'u' {
+			d = text[i+1] | 0x20
+		}
+		surrogate := d == 'd' && text[i+2] >= '8'
+		low := surrogate && text[i+2]|0x20 >= 'c'
+		if low != high {
+			return true
+		}
+		high = surrogate && !low
+		if text[i] == 'u' {
+			i += 4
+		}
+	}
+	return false
+}
+
+// valueEnd is the length of the JSON value that valid text begins with.
+func valueEnd(text []byte) int {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			if depth == 0 {
+				return i
+			}
+			depth--
+		case ',', ':', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+			continue
+		default:
+			continue
+		}
+		if depth == 0 {
+			return i + 1
+		}
+	}
+	return len(text)
+}
+
+// space is text without the white space that it begins with.
+func space(text []byte) []byte {
+	for len(text) > 0 && (text[0] == ' ' || text[0] == '\t' || text[0] == '\r' || text[0] == '\n') {
+		text = text[1:]
+	}
+	return text
+}
+
+// kindOf names what kind of JSON value text is.
+func kindOf(text []byte) string {
+	if len(text) == 0 {
+		return "nothing"
+	}
+	switch text[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	case 't', 'f', 'n':
+		return string(text)
+	}
+	return "a number"
+}
+
+// appendString appends s, UTF-8, as a JSON string.
+func appendString(dst, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	start := 0
+	for i, c := range s {
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}

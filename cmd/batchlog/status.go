@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/local"
+)
+
+func newStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the database is",
+		Long: `Head is the newest durable commit, applied the one that the store has reached. With --json it is one object with at least
+head, applied and epoch.`,
+		Example: `  batchlog status
+  batchlog status --json`,
+		Args: takes(0, 0),
+		RunE: a.runs(func(ctx context.Context, _ []string) error {
+			return a.withDB(false, func(db *local.DB) error {
+				s, err := db.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.printJSON(s)
+				}
+				_, err = a.out.WriteString(statusText(a.dir, s))
+				return err
+			})
+		}),
+	}
+}
+
+// printJSON prints v as one line of JSON.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// statusText is s for people.
+func statusText(dir string, s batchlog.Status) string {
+	state := s.State
+	if s.Reason != "" {
+		state += ": " + s.Reason
+	}
+	rows := [][]string{
+		{"database", dir},
+		{"uuid", s.UUID},
+		{"state", state},
+		{"epoch", fmt.Sprint(s.Epoch)},
+		{"head", countText(int64(s.Head))},
+		{"applied", countText(int64(s.Applied))},
+		{"flushed", countText(int64(s.Flushed))},
+		{"backlog", fmt.Sprintf("%s of at most %s", bytesText(s.BacklogBytes), limitText(s.BacklogLimit))},
+		{"followers", fmt.Sprint(s.Followers)},
+	}
+	for _, l := range s.Logs {
+		rows = append(rows, []string{"log " + l.Name, logText(l)}, []string{"", settingsText(l.Config)})
+		for _, d := range l.Damaged {
+			rows = append(rows, []string{"", "damaged: " + d})
+		}
+	}
+	st := s.Store
+	rows = append(rows, []string{"store", fmt.Sprintf("%s on disk, %s in memory, %s cached; read amplification %d, write amplification %s",
+		bytesText(st.Bytes), bytesText(st.MemoryBytes), bytesText(st.CacheBytes), st.ReadAmp, threeDigits(st.WriteAmp))})
+	return aligned(rows)
+}
+
+func logText(l batchlog.LogStatus) string {
+	if l.Last < l.First || l.Last == 0 {
+		return "no commits; " + counted(l.Segments, "segment")
+	}
+	text := fmt.Sprintf("commits %s to %s, %s in %s", countText(int64(l.First)), countText(int64(l.Last)), bytesText(l.Bytes), counted(l.Segments, "segment"))
+	if !l.Oldest.IsZero() {
+		text += ", since " + l.Oldest.Local().Format(time.DateTime)
+	}
+	return text
+}
+
+// settingsText is the settings of a log for people.
+func settingsText(c batchlog.LogConfig) string {
+	ttl := "kept for ever"
+	if c.HotTTL > 0 {
+		ttl = "kept for " + ttlText(c.HotTTL)
+	}
+	size := c.SegmentBytes
+	if size == 0 {
+		size = batchlog.DefaultSegmentBytes
+	}
+	text := fmt.Sprintf("%s, segments of %s", ttl, limitText(size))
+	if len(c.Dirs) > 0 {
+		text += ", in " + strings.Join(c.Dirs, ", ")
+	}
+	return text
+}
+
+func ttlText(d time.Duration) string {
+	if days := d / (24 * time.Hour); days > 0 && d%(24*time.Hour) == 0 {
+		return counted(int64(days), "day")
+	}
+	return d.String()
+}
