@@ -46,11 +46,11 @@ func testBatchOneCommit(t *testing.T, open Open) {
 	wantValue(t, b, batchlog.K("k"), "2")
 	c := follow(t, db, batchlog.TailOptions{}, 1)[0]
 	want := []string{
-		fmt.Sprintf("put a %q %q", batchlog.K("k"), "1"),
-		fmt.Sprintf("put b/c %q %q", batchlog.K("k"), "2"),
-		fmt.Sprintf("del a %q", batchlog.K("x")),
-		fmt.Sprintf("delRange b/c %q %q", batchlog.K("x"), batchlog.K("z")),
-		fmt.Sprintf("delRange a %q -", batchlog.K("x")),
+		fmt.Sprintf("put a %q %q", string(batchlog.K("k")), "1"),
+		fmt.Sprintf("put b/c %q %q", string(batchlog.K("k")), "2"),
+		fmt.Sprintf("del a %q", string(batchlog.K("x"))),
+		fmt.Sprintf("delRange b/c %q %q", string(batchlog.K("x")), string(batchlog.K("z"))),
+		fmt.Sprintf("delRange a %q -", string(batchlog.K("x"))),
 	}
 	if got := describe(t, c); c.ID != 1 || c.Len() != len(want) || !slices.Equal(got, want) {
 		t.Errorf("commit %d has %d ops: %q, want %q", c.ID, c.Len(), got, want)
@@ -236,7 +236,7 @@ func testBatchReuse(t *testing.T, open Open) {
 	write(t, db, &b)
 	commits := follow(t, db, batchlog.TailOptions{}, 3)
 	for i, want := range []string{"a", "a", "b"} {
-		if got := describe(t, commits[i]); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("put s %q", batchlog.K(want))) {
+		if got := describe(t, commits[i]); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("put s %q", string(batchlog.K(want)))) {
 			t.Errorf("commit %d is %q", i+1, got)
 		}
 	}

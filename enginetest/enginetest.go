@@ -22,7 +22,7 @@ import (
 )
 
 // Patience bounds every wait of the suite: what takes longer has hung.
-const Patience = 60 * time.Second
+const Patience = 6 * time.Second
 
 // Options say what database a test wants.
 type Options struct {
@@ -275,15 +275,15 @@ func describe(t *testing.T, c *batchlog.Commit) []string {
 func line(op batchlog.Op) string {
 	switch op.Kind {
 	case batchlog.OpPut:
-		return fmt.Sprintf("put %s %q %q", op.Space, op.Key, short(op.Value))
+		return fmt.Sprintf("put %s %q %q", op.Space, string(op.Key), short(op.Value))
 	case batchlog.OpDelete:
-		return fmt.Sprintf("del %s %q", op.Space, op.Key)
+		return fmt.Sprintf("del %s %q", op.Space, string(op.Key))
 	default:
 		high := "-"
 		if op.High != nil {
-			high = fmt.Sprintf("%q", op.High)
+			high = fmt.Sprintf("%q", string(op.High))
 		}
-		return fmt.Sprintf("delRange %s %q %s", op.Space, op.Key, high)
+		return fmt.Sprintf("delRange %s %q %s", op.Space, string(op.Key), high)
 	}
 }
 

@@ -102,8 +102,8 @@ func testKeyEmptyValue(t *testing.T, open Open) {
 // oddPaths are paths whose parts try to look like other paths.
 func oddPaths() [][]any {
 	return [][]any{
-		{}, {""}, {"a"}, {"a", "b"}, {"a", "b", "c"}, {"a/b"}, {"ab"}, {"a\x00"}, {"a\x00b"}, {"a", ""}, {"", "a"}, {"\x00"}, {"\x00\x00"}, {"\x01"}, {"\xff"},
-		{[]byte{}}, {[]byte{0}}, {[]byte{0xff}}, {[]byte{0xa0, 0x00}}, {[]byte("a")}, {[]any{}}, {[]any{"a"}}, {[]any{"a", "b"}}, {[]any{[]any{"a"}}},
+		{}, {""}, {"a"}, {"a", "b"}, {"a", "b", "c"}, {"a/b"}, {"ab"}, {"a\x00"}, {"a\x00b"}, {"a", ""}, {"", "a"}, {"\x00"}, {"\x00\x00"}, {"\x01"}, {"\x7f"},
+		{"\u00ff"}, {[]byte{}}, {[]byte{0}}, {[]byte{0xff}}, {[]byte{0xa0, 0x00}}, {[]byte("a")}, {[]any{}}, {[]any{"a"}}, {[]any{"a", "b"}}, {[]any{[]any{"a"}}},
 		{nil}, {nil, nil}, {true}, {0}, {1}, {-1}, {"a", nil}, {"a", 0}, {"a", []any{"b"}},
 	}
 }
