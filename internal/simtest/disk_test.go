@@ -1,0 +1,433 @@
+package simtest
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A disk is a file system that counts what is done to it, and can lose power, fail, or be full at a chosen operation. It stands
+// over a crashable memory file system, so that what a loss of power leaves behind is what was synced and a random part of
+// what was not, block by block.
+type disk struct {
+	mem *vfs.MemFS
+
+	// power is held for reading by every operation, from the check whether it may be done to its end, and for writing by the loss
+	// of power: an operation is done wholly before it or not at all.
+	power sync.RWMutex
+
+	mu struct {
+		sync.Mutex
+		rng     *rand.Rand
+		ops     int // that change something, so far
+		all     int // of all kinds
+		reads   map[string]int
+		bytes   int64 // read from segments
+		crashAt int   // loses power before the op with this number; 0: never
+		percent int   // of unsynced blocks that survive
+		torn    bool  // the write that the power is lost in comes to the disk in part
+		survive *vfs.MemFS
+		dead    bool
+
+		fault  func(op diskOp) error // nil: none
+		faults int                   // that were returned
+		full   bool
+		trace  []string
+	}
+	tracing bool
+	// lenient says that a full disk still takes what is written over what is there, as most do.
+	lenient bool
+}
+
+// A diskOp is an operation on a disk.
+type diskOp struct {
+	kind   string // open, create, read, write, sync, rename, remove, link, mkdir, list, lock, dirsync
+	path   string
+	offset int64 // of a write at a place
+	size   int   // of a read or a write
+	over   bool  // a write over what is there
+	n      int   // its number among all
+	change int   // its number among those that change something; 0 if it does not
+}
+
+func (o diskOp) String() string {
+	return fmt.Sprintf("%d/%d %s %s %d+%d", o.n, o.change, o.kind, o.path, o.offset, o.size)
+}
+
+// changes says which kinds change what a crash would leave behind.
+var changes = map[string]bool{"create": true, "write": true, "sync": true, "rename": true, "remove": true, "link": true, "mkdir": true, "dirsync": true}
+
+// needsSpace says which kinds fail on a full disk.
+var needsSpace = map[string]bool{"create": true, "write": true, "rename": false, "link": true, "mkdir": true}
+
+// errDead is what operations return when the power is gone.
+var errDead = fmt.Errorf("the disk has no power: %w", syscall.EIO)
+
+// errFault is what an operation that was chosen to fail returns.
+var errFault = fmt.Errorf("injected fault: %w", syscall.EIO)
+
+// newDisk is an empty disk, or one that begins with what mem holds.
+func newDisk(mem *vfs.MemFS, seed uint64) *disk {
+	if mem == nil {
+		mem = vfs.NewCrashableMem()
+	}
+	d := &disk{mem: mem}
+	d.mu.rng = rand.New(rand.NewPCG(seed, 0xd15c))
+	d.mu.reads = map[string]int{}
+	return d
+}
+
+// crashIn makes the disk lose power before the n-th change from now, after which percent of the unsynced blocks survive. torn
+// lets a write that is hit come to the disk in part.
+func (d *disk) crashIn(n, percent int, torn bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.crashAt, d.mu.percent, d.mu.torn = d.mu.ops+n, percent, torn
+}
+
+// crash takes the power away now and returns what the disk is after it.
+func (d *disk) crash(percent int) *vfs.MemFS {
+	d.power.Lock()
+	defer d.power.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.survive == nil {
+		d.mu.percent = percent
+		d.dieLocked()
+	}
+	return d.mu.survive
+}
+
+// dieLocked notes what survives. Nothing else may be under way.
+func (d *disk) dieLocked() {
+	d.mu.survive = d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: d.mu.percent, RNG: d.mu.rng})
+	d.mu.dead = true
+}
+
+// crashed says whether the power is gone.
+func (d *disk) crashed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.dead
+}
+
+// survivor is the disk after the loss of power.
+func (d *disk) survivor() *vfs.MemFS {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.survive
+}
+
+// failing sets what fails: fault is asked for every operation.
+func (d *disk) failing(fault func(op diskOp) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.fault = fault
+}
+
+// faults is how many operations failed.
+func (d *disk) faults() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.faults
+}
+
+// setFull makes the disk full, or gives it space again.
+func (d *disk) setFull(full bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.full = full
+}
+
+// isFull says whether it is.
+func (d *disk) isFull() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.full
+}
+
+// clear ends all that was to go wrong.
+func (d *disk) clear() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.fault, d.mu.full, d.mu.crashAt = nil, false, 0
+}
+
+// An armed is what is to go wrong on a disk.
+type armed struct {
+	fault   func(op diskOp) error
+	full    bool
+	crashIn int
+}
+
+// disarm has nothing go wrong until arm.
+func (d *disk) disarm() armed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a := armed{fault: d.mu.fault, full: d.mu.full}
+	if d.mu.crashAt > d.mu.ops {
+		a.crashIn = d.mu.crashAt - d.mu.ops
+	}
+	d.mu.fault, d.mu.full, d.mu.crashAt = nil, false, 0
+	return a
+}
+
+// arm takes up what disarm has put down.
+func (d *disk) arm(a armed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.fault, d.mu.full = a.fault, a.full
+	if a.crashIn > 0 {
+		d.mu.crashAt = d.mu.ops + a.crashIn
+	}
+}
+
+// count is how many changes, and how many operations of all kinds, there were.
+func (d *disk) count() (changes, all int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.ops, d.mu.all
+}
+
+// logReads is how many reads there were of segments, how many bytes, and how many were opened.
+func (d *disk) logReads() (reads int, bytes int64, opens int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.reads["read"], d.mu.bytes, d.mu.reads["open"]
+}
+
+// do does an operation, unless power, fault or space are against it. The caller's part runs under power.
+func (d *disk) do(op diskOp, run func() error, part func(size int)) error {
+	again, err := d.tryDo(op, run)
+	if !again {
+		return err
+	}
+	d.power.Lock()
+	defer d.power.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.mu.dead {
+		if d.mu.torn && part != nil && op.size > 1 {
+			part(d.mu.rng.IntN(op.size))
+		}
+		d.dieLocked()
+	}
+	return errDead
+}
+
+// tryDo does an operation, or says that it is the one before which the power is lost.
+func (d *disk) tryDo(op diskOp, run func() error) (dies bool, err error) {
+	d.power.RLock()
+	defer d.power.RUnlock()
+	if dies, err := d.allow(op); dies || err != nil {
+		return dies, err
+	}
+	return false, run()
+}
+
+func (d *disk) allow(op diskOp) (dies bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.dead {
+		if changes[op.kind] {
+			return false, errDead
+		}
+		return false, nil // what was read before may still be read: the process does not know yet
+	}
+	d.mu.all++
+	op.n = d.mu.all
+	if strings.HasSuffix(op.path, ".seg") {
+		d.mu.reads[op.kind]++
+		if op.kind == "read" {
+			d.mu.bytes += int64(op.size)
+		}
+	}
+	if changes[op.kind] {
+		d.mu.ops++
+		op.change = d.mu.ops
+		if d.mu.ops == d.mu.crashAt {
+			return true, nil
+		}
+	}
+	if d.tracing {
+		d.mu.trace = append(d.mu.trace, op.String())
+	}
+	if d.mu.full && needsSpace[op.kind] && !(d.lenient && op.over) {
+		return false, &os.PathError{Op: op.kind, Path: op.path, Err: syscall.ENOSPC}
+	}
+	if d.mu.fault != nil {
+		if err := d.mu.fault(op); err != nil {
+			d.mu.faults++
+			return false, &os.PathError{Op: op.kind, Path: op.path, Err: err}
+		}
+	}
+	return false, nil
+}
+
+// run is do for what has no parts.
+func (d *disk) run(kind, path string, run func() error) error {
+	return d.do(diskOp{kind: kind, path: path}, run, nil)
+}
+
+func (d *disk) file(kind, path string, open func() (vfs.File, error)) (vfs.File, error) {
+	var f vfs.File
+	err := d.run(kind, path, func() (err error) {
+		f, err = open()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &diskFile{File: f, disk: d, path: path}, nil
+}
+
+func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return d.file("create", name, func() (vfs.File, error) { return d.mem.Create(name, c) })
+}
+
+func (d *disk) Open(name string, _ ...vfs.OpenOption) (vfs.File, error) {
+	return d.file("open", name, func() (vfs.File, error) { return d.mem.Open(name) })
+}
+
+func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, _ ...vfs.OpenOption) (vfs.File, error) {
+	kind := "create"
+	if _, err := d.mem.Stat(name); err == nil {
+		kind = "open"
+	}
+	return d.file(kind, name, func() (vfs.File, error) { return d.mem.OpenReadWrite(name, c) })
+}
+
+func (d *disk) OpenDir(name string) (vfs.File, error) {
+	var f vfs.File
+	err := d.run("open", name, func() (err error) {
+		f, err = d.mem.OpenDir(name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &diskFile{File: f, disk: d, path: name, dir: true}, nil
+}
+
+func (d *disk) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return d.file("rename", oldname, func() (vfs.File, error) { return d.mem.ReuseForWrite(oldname, newname, c) })
+}
+
+func (d *disk) Link(oldname, newname string) error {
+	return d.run("link", oldname, func() error { return d.mem.Link(oldname, newname) })
+}
+
+func (d *disk) Remove(name string) error {
+	return d.run("remove", name, func() error { return d.mem.Remove(name) })
+}
+
+func (d *disk) RemoveAll(name string) error {
+	return d.run("remove", name, func() error { return d.mem.RemoveAll(name) })
+}
+
+func (d *disk) Rename(oldname, newname string) error {
+	return d.run("rename", oldname, func() error { return d.mem.Rename(oldname, newname) })
+}
+
+func (d *disk) MkdirAll(dir string, perm os.FileMode) error {
+	return d.run("mkdir", dir, func() error { return d.mem.MkdirAll(dir, perm) })
+}
+
+func (d *disk) Lock(name string) (lock io.Closer, err error) {
+	err = d.run("lock", name, func() (err error) {
+		lock, err = d.mem.Lock(name)
+		return err
+	})
+	return lock, err
+}
+
+func (d *disk) List(dir string) (names []string, err error) {
+	err = d.run("list", dir, func() (err error) {
+		names, err = d.mem.List(dir)
+		return err
+	})
+	return names, err
+}
+
+func (d *disk) Stat(name string) (info vfs.FileInfo, err error) {
+	err = d.run("stat", name, func() (err error) {
+		info, err = d.mem.Stat(name)
+		return err
+	})
+	return info, err
+}
+
+func (d *disk) PathBase(p string) string       { return d.mem.PathBase(p) }
+func (d *disk) PathJoin(elem ...string) string { return d.mem.PathJoin(elem...) }
+func (d *disk) PathDir(p string) string        { return d.mem.PathDir(p) }
+func (d *disk) Unwrap() vfs.FS                 { return nil }
+
+func (d *disk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{}, vfs.ErrUnsupported
+}
+
+// A diskFile is a file of a disk.
+type diskFile struct {
+	vfs.File
+	disk *disk
+	path string
+	dir  bool
+}
+
+func (f *diskFile) Read(p []byte) (n int, err error) {
+	err = f.disk.do(diskOp{kind: "read", path: f.path, size: len(p)}, func() (err error) {
+		n, err = f.File.Read(p)
+		return err
+	}, nil)
+	return n, err
+}
+
+func (f *diskFile) ReadAt(p []byte, offset int64) (n int, err error) {
+	err = f.disk.do(diskOp{kind: "read", path: f.path, offset: offset, size: len(p)}, func() (err error) {
+		n, err = f.File.ReadAt(p, offset)
+		return err
+	}, nil)
+	return n, err
+}
+
+func (f *diskFile) Write(p []byte) (n int, err error) {
+	err = f.disk.do(diskOp{kind: "write", path: f.path, size: len(p)}, func() (err error) {
+		n, err = f.File.Write(p)
+		return err
+	}, func(size int) { _, _ = f.File.Write(p[:size]) })
+	return n, err
+}
+
+func (f *diskFile) WriteAt(p []byte, offset int64) (n int, err error) {
+	info, err := f.File.Stat()
+	over := err == nil && offset+int64(len(p)) <= info.Size()
+	err = f.disk.do(diskOp{kind: "write", path: f.path, offset: offset, size: len(p), over: over}, func() (err error) {
+		n, err = f.File.WriteAt(p, offset)
+		return err
+	}, func(size int) { _, _ = f.File.WriteAt(p[:size], offset) })
+	return n, err
+}
+
+func (f *diskFile) syncKind() string {
+	if f.dir {
+		return "dirsync"
+	}
+	return "sync"
+}
+
+func (f *diskFile) Sync() error {
+	return f.disk.run(f.syncKind(), f.path, f.File.Sync)
+}
+
+func (f *diskFile) SyncData() error {
+	return f.disk.run(f.syncKind(), f.path, f.File.SyncData)
+}
+
+// SyncTo promises nothing, so it does nothing.
+func (f *diskFile) SyncTo(int64) (fullSync bool, err error) { return false, nil }

@@ -1,0 +1,508 @@
+package simtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/local"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// patience bounds every wait: what takes longer has hung (11).
+const patience = 10 * time.Second
+
+// A clock is what a database under test takes for the time.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// A run is one random program on one database, and the model beside it. One goroutine does its steps, so that, but for the
+// engine's own goroutines, a seed makes the same run again.
+type run struct {
+	t     *testing.T
+	seed  uint64
+	rng   *rand.Rand
+	clock *clock
+	model *model
+	mix   mix
+
+	disk       *disk
+	db         *local.DB
+	spaces     []*batchlog.Space
+	config     batchlog.LogConfig
+	followers  []*follower
+	views      []*heldView
+	outcomes   []string  // of the writes since the database was opened
+	written    int       // number of the next value, so that no two are the same
+	spaceSince time.Time // when the disk was full last
+	trimmed    bool      // since it was opened something may have been trimmed
+
+	step   int
+	recent []string       // what was done last, for messages
+	did    map[string]int // how often each step was done
+	met    map[string]int // what happened, so that a soak can see that everything does
+}
+
+// A mix says what a program is made of.
+type mix struct {
+	crashes, faults, full bool
+	steps                 int
+	segmentBytes          int64
+	memTableBytes         int64
+	values                int // values are up to this large
+	spaceStrict           bool
+}
+
+func newRun(t *testing.T, seed uint64, m mix) *run {
+	t.Helper()
+	r := &run{
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0xba7c)), clock: newClock(), model: newModel(), mix: m,
+		did: map[string]int{}, met: map[string]int{},
+		config: batchlog.LogConfig{SegmentBytes: m.segmentBytes},
+	}
+	r.disk = newDisk(nil, seed)
+	r.disk.lenient = !m.spaceStrict
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("seed %d, step %d: go test ./internal/simtest -run '%s' -simtest.seed=%d\nlast steps:\n  %s",
+				seed, r.step, strings.SplitN(t.Name(), "/", 2)[0], seed, strings.Join(r.recent, "\n  "))
+		}
+	})
+	return r
+}
+
+// log notes what is done.
+func (r *run) log(format string, args ...any) {
+	line := fmt.Sprintf("%d: ", r.step) + fmt.Sprintf(format, args...)
+	if len(line) > 200 {
+		line = line[:200] + "…"
+	}
+	if r.recent = append(r.recent, line); len(r.recent) > 40 {
+		r.recent = r.recent[1:]
+	}
+}
+
+// must fails the run if err is not nil.
+func (r *run) must(what string, err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatalf("step %d: %s: %v", r.step, what, err)
+	}
+}
+
+// context is one for a single call, which no call may outlast.
+func (r *run) context() (context.Context, context.CancelFunc) {
+	wait := patience
+	if r.disk.isFull() {
+		wait = 2 * time.Second
+	}
+	return context.WithTimeoutCause(context.Background(), wait, errHung)
+}
+
+var errHung = errors.New("the call has hung")
+
+// excused says whether a read may have ended with err: because the disk failed, or was full.
+func (r *run) excused(err error) bool {
+	if r.disk.crashed() || r.disk.faults() > 0 {
+		// What the store can't get to it can't show. But it says so, and doesn't hang.
+		return errors.Is(err, syscall.EIO) || errors.Is(err, batchlog.ErrReadOnly)
+	}
+	return false
+}
+
+// program does the steps.
+func (r *run) program() {
+	r.t.Helper()
+	r.mustOpen()
+	for r.step = 1; r.step <= r.mix.steps; r.step++ {
+		name := r.pick()
+		r.did[name]++
+		began := time.Now()
+		steps[name].do(r)
+		if d := time.Since(began); d > 500*time.Millisecond {
+			r.met["slow "+name]++
+		}
+		r.checkStep()
+	}
+	r.step++
+	r.disk.clear()
+	r.reopen("last")
+	r.disk.clear()
+	if r.disk.faults() == 0 {
+		r.verify()
+	}
+	r.end()
+}
+
+// end closes for good.
+func (r *run) end() {
+	hurt := r.disk.faults() > 0 || r.disk.crashed()
+	r.letGo()
+	if err := r.closeBounded(); errors.Is(err, errHung) || !hurt {
+		r.must("close", err)
+	}
+}
+
+// checkStep asserts what is always true.
+func (r *run) checkStep() {
+	r.t.Helper()
+	if r.disk.crashed() {
+		r.met["crash"]++
+		r.recover("crash")
+		return
+	}
+	r.checkStatus()
+}
+
+// checkStatus asserts what the status says.
+func (r *run) checkStatus() {
+	r.t.Helper()
+	ctx, cancel := r.context()
+	defer cancel()
+	st, err := r.db.Status(ctx)
+	if err != nil && r.excused(err) {
+		return
+	}
+	r.must("status", err)
+	r.must("marks", marksOrdered(&st))
+	if st.Head != r.model.head() {
+		r.t.Fatalf("step %d: head is %d, want %d", r.step, st.Head, r.model.head())
+	}
+	if st.Oldest < r.model.oldest {
+		r.t.Fatalf("step %d: oldest went from %d to %d", r.step, r.model.oldest, st.Oldest)
+	}
+	r.model.oldest = st.Oldest
+	if st.State == "read-only" && r.disk.faults() == 0 && !r.disk.crashed() {
+		r.t.Fatalf("step %d: read-only without a reason: %s", r.step, st.Reason)
+	}
+	r.must("writes", failedStaysFailed(r.outcomes))
+}
+
+// pick is a random step, by weight.
+func (r *run) pick() string {
+	total := 0
+	for _, name := range stepNames {
+		total += r.weight(name)
+	}
+	n := r.rng.IntN(total)
+	for _, name := range stepNames {
+		if n -= r.weight(name); n < 0 {
+			return name
+		}
+	}
+	panic("no step")
+}
+
+func (r *run) weight(name string) int {
+	s := steps[name]
+	if s.when != nil && !s.when(r) {
+		return 0
+	}
+	return s.weight
+}
+
+// A step of a program.
+type step struct {
+	weight int
+	do     func(r *run)
+	when   func(r *run) bool // nil: always
+}
+
+// TestPrograms runs random programs, each with everything that may go wrong, or with none of it.
+func TestPrograms(t *testing.T) {
+	seeds := *flagSeeds
+	if seeds == 0 {
+		seeds = 24
+		if testing.Short() {
+			seeds = 8
+		}
+	}
+	first := uint64(1)
+	if *flagSeed != 0 {
+		first, seeds = *flagSeed, 1
+	}
+	total := map[string]int{}
+	var mu sync.Mutex
+	for seed := first; seed < first+uint64(seeds); seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			r := newRun(t, seed, randomMix(seed))
+			r.program()
+			mu.Lock()
+			defer mu.Unlock()
+			for what, n := range r.met {
+				total[what] += n
+			}
+			for what, n := range r.did {
+				total["step "+what] += n
+			}
+		})
+	}
+	if testing.Verbose() {
+		t.Log(total)
+	}
+}
+
+// randomMix is what the program with that seed is made of.
+func randomMix(seed uint64) mix {
+	rng := rand.New(rand.NewPCG(seed, 0x1111))
+	m := mix{
+		steps:        300,
+		segmentBytes: []int64{16 << 10, 16 << 10, 32 << 10, 64 << 10}[rng.IntN(4)], memTableBytes: []int64{64 << 10, 128 << 10, 256 << 10}[rng.IntN(3)],
+		values: []int{20, 500, 3000}[rng.IntN(3)], spaceStrict: rng.IntN(2) == 0,
+	}
+	if *flagSteps > 0 {
+		m.steps = *flagSteps
+	}
+	switch rng.IntN(6) {
+	case 0: // nothing goes wrong
+	case 1:
+		m.crashes = true
+	case 2:
+		m.faults = true
+	case 3:
+		m.full = true
+	default:
+		m.crashes, m.faults, m.full = true, true, true
+	}
+	return m
+}
+
+// options are how the run opens its database.
+func (r *run) options() *local.Options {
+	return &local.Options{
+		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes,
+	}
+}
+
+// open opens the database and looks whether it is what the model is.
+func (r *run) open() error {
+	db, err := local.Open("data/db", r.options())
+	if err != nil {
+		return err
+	}
+	r.db = db
+	r.spaces = nil
+	for _, path := range worldPaths {
+		r.spaces = append(r.spaces, db.Space(path...))
+	}
+	r.outcomes = nil
+	return nil
+}
+
+func (r *run) mustOpen() {
+	r.t.Helper()
+	r.must("open", r.open())
+}
+
+// closeBounded closes the database, or says that it hangs.
+func (r *run) closeBounded() error { return closeWithin(r.db, patience) }
+
+func closeWithin(db *local.DB, d time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- db.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(d):
+		return fmt.Errorf("close: %w:\n%s", errHung, stacks())
+	}
+}
+
+// stacks is where all goroutines are that are not tests'.
+func stacks() string {
+	buf := make([]byte, 4<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var list []string
+	for s := range strings.SplitSeq(string(buf), "\n\n") {
+		if !strings.Contains(s, "testing.(*T)") && !strings.Contains(s, "[coroutine") {
+			list = append(list, s)
+		}
+	}
+	return strings.Join(list, "\n\n")
+}
+
+// letGo ends followers and views.
+func (r *run) letGo() {
+	for _, f := range r.followers {
+		f.stop()
+	}
+	for _, v := range r.views {
+		_ = v.view.Close() // the database may be beyond it
+	}
+	r.followers, r.views = nil, nil
+}
+
+// reopen closes the database and opens it again.
+func (r *run) reopen(why string) {
+	r.t.Helper()
+	r.log("close and open: %s", why)
+	hurt := r.disk.faults() > 0
+	if r.rng.IntN(2) == 0 {
+		r.letGo()
+	}
+	err := r.closeBounded()
+	if errors.Is(err, errHung) || err != nil && !hurt && !r.disk.isFull() {
+		r.must("close", err)
+	}
+	r.letGo()
+	if r.disk.crashed() { // on the way
+		r.recoverDisk()
+	}
+	r.openAgain(why)
+}
+
+// recover opens the database on what a loss of power has left.
+func (r *run) recover(why string) {
+	r.t.Helper()
+	r.log("recover: %s", why)
+	r.letGo()
+	old := r.db
+	if err := closeWithin(old, patience); errors.Is(err, errHung) {
+		r.must("close without power", err)
+	}
+	r.recoverDisk()
+	r.openAgain(why)
+}
+
+// recoverDisk replaces the disk by what survived.
+func (r *run) recoverDisk() {
+	strict := r.disk.lenient
+	r.disk = newDisk(r.disk.survivor(), r.rng.Uint64())
+	r.disk.lenient = strict
+}
+
+// openAgain opens the database, through further crashes and faults, and compares it with the model.
+func (r *run) openAgain(why string) {
+	r.t.Helper()
+	if r.mix.crashes && r.rng.IntN(4) == 0 {
+		r.disk.crashIn(1+r.rng.IntN(60), []int{0, 30, 100}[r.rng.IntN(3)], r.rng.IntN(2) == 0)
+	}
+	if r.mix.faults && r.rng.IntN(4) == 0 {
+		r.armFault()
+	}
+	for try := 0; ; try++ {
+		err := r.open()
+		switch {
+		case err == nil:
+		case r.disk.crashed():
+			r.met["crash while opening"]++
+			r.recoverDisk()
+			continue
+		case try < 10 && (r.disk.faults() > 0 && errors.Is(err, syscall.EIO) || r.disk.isFull() && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, batchlog.ErrNoSpace))):
+			r.log("open: %v", err)
+			r.met["open failed"]++
+			r.disk.clear()
+			continue
+		default:
+			r.must("open after "+why, err)
+		}
+		if r.disk.crashed() {
+			r.met["crash while opening"]++
+			_ = closeWithin(r.db, patience)
+			r.recoverDisk()
+			continue
+		}
+		break
+	}
+	r.compare()
+}
+
+// compare asserts that the database is what the model is: after this nothing is pending.
+func (r *run) compare() {
+	r.t.Helper()
+	armed := r.disk.disarm() // what is compared is what was recovered, not how it reads under faults
+	defer r.disk.arm(armed)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	defer cancel()
+	st, err := r.db.Status(ctx)
+	r.must("status", err)
+	r.must("marks", marksOrdered(&st))
+	if st.Oldest < r.model.oldest && !r.trimmed {
+		r.t.Fatalf("oldest went from %d to %d", r.model.oldest, st.Oldest)
+	}
+	// A trim that was under way when the power went may or may not have been.
+	r.model.oldest, r.trimmed = st.Oldest, false
+	var log []seen
+	if st.Head >= st.Oldest {
+		log, err = tailAll(ctx, r.db.DB, batchlog.TailOptions{From: batchlog.Oldest(), Until: st.Head})
+		r.must("tail of the whole log", err)
+	}
+	r.must("ids", idsDense(log, st.Oldest))
+	before := r.model.head()
+	r.must("log", ackedSurvives(r.model, log))
+	if n := r.model.head() - before; n > 0 {
+		r.met["uncertain commits found"] += int(n)
+	}
+	if st.Head != r.model.head() {
+		r.t.Fatalf("head is %d, want %d", st.Head, r.model.head())
+	}
+	r.must("times", timesAscend(log, r.model))
+	v, err := r.db.View(ctx)
+	r.must("view", err)
+	defer v.Close()
+	if v.ID() != r.model.head() {
+		r.t.Fatalf("view is at %d, want %d", v.ID(), r.model.head())
+	}
+	r.must("store", viewIsFold(v, r.spaces, r.model.now))
+}
+
+// tailAll is all that a tail with an end yields.
+func tailAll(ctx context.Context, db *batchlog.DB, o batchlog.TailOptions) ([]seen, error) {
+	var list []seen
+	for c, err := range db.Tail(ctx, o) {
+		if err != nil {
+			return list, err
+		}
+		s, err := see(c)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// verify asserts that the database finds nothing wrong with itself.
+func (r *run) verify() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	defer cancel()
+	report, err := r.db.Verify(ctx, local.VerifyOptions{})
+	if err != nil && (r.excused(err) || r.disk.isFull() && errors.Is(err, batchlog.ErrNoSpace)) {
+		return
+	}
+	r.must("verify", err)
+	if r.disk.faults() > 0 || r.disk.crashed() { // what can't be read is a problem too
+		report.Problems = slices.DeleteFunc(report.Problems, func(p local.Problem) bool { return strings.Contains(p.What, syscall.EIO.Error()) })
+	}
+	if len(report.Problems) > 0 {
+		r.t.Fatalf("step %d: verify finds %d problems: %v", r.step, len(report.Problems), report.Problems[0])
+	}
+}
+
+var _ vfs.FS = (*disk)(nil)
