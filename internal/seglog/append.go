@@ -163,7 +163,7 @@ func (l *Log) roll(group int64) error {
 		return err
 	}
 	if err := l.rollTo(p); err != nil {
-		if noSpace(err) {
+		if noSpace(err) && l.Failed() == nil {
 			return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 		}
 		return err
@@ -183,32 +183,37 @@ func (l *Log) rollTo(p *prepared) error {
 	l.manifestMu.Lock()
 	defer l.manifestMu.Unlock()
 	empty := old.end.Load() == segment.HeaderSize // too small for its first commit: it is replaced
+	// The table changes when the manifest has changed: until then old is the active segment, for the sealer most of all.
 	l.mu.Lock()
-	before := l.mu.segments
-	after := append([]*seg(nil), before...)
+	m := l.tableLocked()
+	l.mu.Unlock()
+	end := len(m.Segments) - 1
 	if empty {
-		after = after[:len(after)-1]
+		m.Segments = m.Segments[:end]
+	} else {
+		m.Segments[end].State, m.Segments[end].Last, m.Segments[end].Newest = stateNames[full], t.nextID-1, t.lastTime
+	}
+	m.Segments = append(m.Segments, s.manifest())
+	if uncertain, err := l.replaceManifest(m); err != nil {
+		if uncertain {
+			// The old manifest or the new one would be found after a crash; what goes on must be right for both, and
+			// nothing is. The commit that needed the segment is in neither.
+			_ = l.failSync(fmt.Errorf("write manifest: %w", err))
+			_ = p.file.Close() // holds nothing but its header, which is synced
+			return l.Failed()
+		}
+		p.remove(l)
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	l.mu.Lock()
+	after := append([]*seg(nil), l.mu.segments...)
+	if empty {
+		after = after[:end]
 	} else {
 		old.state, old.last, old.newest = full, t.nextID-1, t.lastTime
 	}
 	l.mu.segments = append(after, s)
-	m := l.tableLocked()
 	l.mu.Unlock()
-	if uncertain, err := l.replaceManifest(m); err != nil {
-		if uncertain {
-			// The old manifest or the new one would be found after a crash; what goes on must be right for both, and
-			// nothing is.
-			// The commit that needed the segment is in neither.
-			_ = l.failSync(fmt.Errorf("write manifest: %w", err))
-			return l.Failed()
-		}
-		l.mu.Lock()
-		l.mu.segments = before
-		old.state, old.last = active, 0
-		l.mu.Unlock()
-		p.remove(l)
-		return fmt.Errorf("write manifest: %w", err)
-	}
 	if empty {
 		_ = old.file.Close() // never held anything
 		old.file = nil
@@ -242,7 +247,13 @@ func (l *Log) name(p *prepared, first batchlog.ID) (*seg, error) {
 
 // create begins a log: a first segment, and the manifest that names it.
 func (l *Log) create() error {
+	if err := l.checkNew(); err != nil {
+		return err
+	}
 	l.mu.config = l.opts.Defaults
+	if err := l.makeDirs(l.mu.config.Dirs); err != nil {
+		return err
+	}
 	p, err := l.prepare(min(firstSegmentBytes, segmentBytes(l.mu.config)), 0)
 	if err != nil {
 		return fmt.Errorf("first segment: %w", err)

@@ -166,17 +166,28 @@ func (l *Log) load(m *manifest) error {
 			oldest: ms.Oldest, newest: ms.Newest, broken: ms.Broken,
 		}
 		s.end.Store(ms.End)
-		if _, err := hex.Decode(s.hash[:], []byte(ms.Hash)); err != nil {
+		damaged := func(err error) error {
 			return &batchlog.CorruptError{File: l.path("", manifestName), ID: ms.First, Err: err}
 		}
+		known := false
 		for st, name := range stateNames {
 			if name == ms.State {
-				s.state = st
+				s.state, known = st, true
 			}
+		}
+		if !known {
+			return damaged(fmt.Errorf("segment in the state %q", ms.State))
+		}
+		if s.state == sealed {
+			hash, err := hex.DecodeString(ms.Hash)
+			if err != nil || len(hash) != len(s.hash) {
+				return damaged(fmt.Errorf("segment with the hash %q", ms.Hash))
+			}
+			copy(s.hash[:], hash)
 		}
 		last := i == len(m.Segments)-1
 		if last != (s.state == active) || i > 0 && ms.First != m.Segments[i-1].Last+1 {
-			return &batchlog.CorruptError{File: l.path("", manifestName), ID: ms.First, Err: errors.New("segments that do not follow one another")}
+			return damaged(errors.New("segments that do not follow one another"))
 		}
 		l.mu.segments = append(l.mu.segments, s)
 	}
@@ -195,6 +206,9 @@ func (l *Log) load(m *manifest) error {
 // reopen takes up a segment that isn't sealed.
 func (l *Log) reopen(s *seg) error {
 	name := l.path(s.dir, s.name)
+	if _, err := l.opts.FS.Stat(name); isNotExist(err) { // opened for writing it would be made
+		return &batchlog.CorruptError{File: name, ID: s.first, Err: errors.New("segment is missing")}
+	}
 	f, err := l.opts.FS.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("segment: %w", err)
@@ -212,7 +226,8 @@ func (l *Log) reopen(s *seg) error {
 		return &batchlog.CorruptError{File: name, ID: s.first, Err: fmt.Errorf("segment of database %s that begins with commit %d", s.header.Database, s.header.First)}
 	}
 	if s.state == full {
-		return nil // sealLoop reads it
+		s.broken = "" // sealLoop reads it, and sees whether it still is
+		return nil
 	}
 	t, err := segment.Recover(f, s.header, name, s.size, s.end.Load())
 	if err != nil {
@@ -298,6 +313,50 @@ func (l *Log) sweep() {
 			}
 		}
 	}
+}
+
+// checkNew makes sure that a log without a manifest is new: no segment has commits. One without any is what a
+// crash left when the log was to be begun, and is removed.
+func (l *Log) checkNew() error {
+	names, err := l.opts.FS.List(l.opts.Dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if first, isSegment := segmentFirst(name); isSegment {
+			if err := l.checkEmpty(l.path("", name)); err != nil {
+				return &batchlog.CorruptError{File: l.path("", manifestName), ID: first, Err: fmt.Errorf("the file is missing, but there is a segment %s: %w", name, err)}
+			}
+			if err := l.opts.FS.Remove(l.path("", name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var errNotEmpty = errors.New("it has commits")
+
+// checkEmpty reports why a segment isn't one without commits.
+func (l *Log) checkEmpty(name string) error {
+	f, err := l.opts.FS.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h, err := readHeader(f, name)
+	if err != nil {
+		return err
+	}
+	t, err := segment.Recover(f, h, name, info.Size(), 0)
+	if err == nil && (t.Last.Count > 0 || h.First != 1) {
+		err = errNotEmpty
+	}
+	return err
 }
 
 func readHeader(f io.ReaderAt, name string) (segment.Header, error) {

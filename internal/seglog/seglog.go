@@ -190,10 +190,8 @@ func (l *Log) Config() batchlog.LogConfig {
 
 // Configure changes the settings. They are durable when it returns.
 func (l *Log) Configure(c batchlog.LogConfig) error {
-	for _, dir := range c.Dirs {
-		if err := l.opts.FS.MkdirAll(l.path(dir, ""), 0o755); err != nil {
-			return fmt.Errorf("directory of segments: %w", err)
-		}
+	if err := l.makeDirs(c.Dirs); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	old := l.mu.config
@@ -204,6 +202,29 @@ func (l *Log) Configure(c batchlog.LogConfig) error {
 		l.mu.config = old
 		l.mu.Unlock()
 		return err
+	}
+	return nil
+}
+
+// makeDirs makes directories of segments and their parents, and the names of what it made durable.
+func (l *Log) makeDirs(dirs []string) error {
+	for _, dir := range dirs {
+		dir = l.path(dir, "")
+		var parents []string // of what is not there yet
+		for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
+			if _, err := l.opts.FS.Stat(d); !isNotExist(err) {
+				break
+			}
+			parents = append(parents, filepath.Dir(d))
+		}
+		if err := l.opts.FS.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("directory of segments: %w", err)
+		}
+		for _, parent := range parents {
+			if err := syncDir(l.opts.FS, parent); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/bytewise"
 )
 
 func randomIndex(r *rand.Rand) *Index {
@@ -278,23 +279,22 @@ func TestBuildReadError(t *testing.T) {
 // within is the closed paths of the space of a stored key and of all around it.
 func within(t *testing.T, key []byte) [][]byte {
 	t.Helper()
-	path, _, err := batchlog.SplitKey(key)
+	closed, _, err := batchlog.SplitKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := batchlog.Key(path).Decode()
+	tag := closed[:bytes.IndexByte(closed, bytewise.TagArray)]
+	v, err := bytewise.Decode(closed[len(tag):])
 	if err != nil {
 		t.Fatal(err)
 	}
 	parts := v.([]any)
 	var all [][]byte
 	for n := range len(parts) + 1 {
-		all = append(all, pathOf(parts[:n]))
+		all = append(all, append(bytes.Clone(tag), path(parts[:n]...)...))
 	}
 	return all
 }
-
-func pathOf(parts []any) []byte { return path(parts...) }
 
 // A filtered reader leaves out no block with an op in its spaces, and does leave out blocks.
 func TestSummaries(t *testing.T) {

@@ -113,8 +113,14 @@ func randomPath(r *rand.Rand) []byte {
 			parts[i] = nil
 		}
 	}
+	if r.IntN(8) == 0 {
+		return append([]byte{systemTag}, path(parts...)...)
+	}
 	return path(parts...)
 }
+
+// systemTag stands in front of the paths of the system's spaces: see batchlog.DB.System.
+const systemTag = 0x01
 
 // randomRecord is any commit.
 func randomRecord(r *rand.Rand) batchlog.Record {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -97,6 +98,16 @@ func (p *patientFS) file(open func() (vfs.File, error)) (vfs.File, error) {
 }
 
 func (p *patientFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(p.FS.PathBase(name), "marker.") {
+		// The name of the manifest that the new marker names is durable before the marker can be.
+		dir, err := p.OpenDir(p.FS.PathDir(name))
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+			return nil, err
+		}
+	}
 	return p.file(func() (vfs.File, error) { return p.FS.Create(name, c) })
 }
 

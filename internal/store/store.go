@@ -50,13 +50,14 @@ const (
 
 // A Store is open on a directory. Apply must be called by one goroutine at a time; all else is safe for concurrent use.
 type Store struct {
-	opts  Options
-	fs    *patientFS
-	lock  *pebble.Lock
-	db    *pebble.DB
-	left  bool // Pebble's opening hangs, and is left behind
-	cache *pebble.Cache
-	use   gate
+	opts        Options
+	fs          *patientFS
+	lock        *pebble.Lock
+	db          *pebble.DB
+	left        bool // Pebble's opening hangs, and is left behind
+	compactions *compactions
+	cache       *pebble.Cache
+	use         gate
 
 	applied atomic.Uint64
 	written atomic.Int64 // bytes of ops applied since it was opened
@@ -78,7 +79,7 @@ func Open(o Options) (*Store, error) {
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = DefaultMemTableBytes
 	}
-	s := &Store{opts: o}
+	s := &Store{opts: o, compactions: newCompactions()}
 	s.fs = newPatientFS(o.FS, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
 	s.open.snapshots = map[*Snapshot]struct{}{}
 	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
@@ -96,6 +97,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, openError(err)), s.Close())
 	}
 	s.fs.patient.Store(true)
+	s.compactions.begin()
 	return s, nil
 }
 
@@ -119,9 +121,13 @@ func (s *Store) openPebble() error {
 	}()
 	if !s.opened(done) {
 		s.left = true
+		s.compactions.Unregister()
 		return s.Failed()
 	}
 	s.db = db
+	if db == nil {
+		s.compactions.Unregister()
+	}
 	if db == nil && err == nil {
 		return s.Failed()
 	}
@@ -164,6 +170,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		MaxOpenFiles:                4096,
 		Logger:                      pebbleLogger{s},
 	}
+	o.Experimental.CompactionScheduler = s.compactions
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
 			s.trouble.Store(&err)
