@@ -276,7 +276,7 @@ func edit(t *testing.T, fs vfs.FS, name string, change func(b []byte) []byte) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(fs, name, change(b)); err != nil {
+	if err := writeFile(fs, name, bytes.Clone(change(b))); err != nil { // a write may change what it is given
 		t.Fatal(err)
 	}
 }

@@ -127,7 +127,7 @@ func (r *reader) read() error {
 		if err := r.leave(); err != nil {
 			return err
 		}
-		f, err := r.log.openAt(r.next)
+		f, err := r.log.openAt(r.next, len(r.hashes) > 0)
 		if err != nil {
 			return err
 		}
@@ -288,17 +288,25 @@ func (f *fileReader) readBlock(b *segment.Block) ([]byte, error) {
 		f.buf = make([]byte, max(b.Size, 2*segment.BlockBytes))
 	}
 	records := f.buf[:b.Size]
-	if n, err := f.f.ReadAt(records, b.Offset); n < len(records) {
+	damaged := func(what string) ([]byte, error) {
+		return nil, &batchlog.CorruptError{File: f.scan.Name, Offset: b.Offset, ID: b.First, Err: errors.New(what)}
+	}
+	switch n, err := f.f.ReadAt(records, b.Offset); {
+	case n == len(records):
+	case errors.Is(err, io.EOF):
+		return damaged("block goes beyond the end of the file")
+	default:
 		return nil, fmt.Errorf("read segment %s at byte %d: %w", f.scan.Name, b.Offset, err)
 	}
 	if !b.Holds(records, f.salt) {
-		return nil, &batchlog.CorruptError{File: f.scan.Name, Offset: b.Offset, ID: b.First, Err: errors.New("block does not match its sum")}
+		return damaged("block does not match its sum")
 	}
 	return records, nil
 }
 
-// openAt opens the segment that holds commit id, at the block that holds it.
-func (l *Log) openAt(id batchlog.ID) (*fileReader, error) {
+// openAt opens the segment that holds commit id, at the group that holds it. It reads the index of a sealed one if that is asked for, or
+// needed to find the group.
+func (l *Log) openAt(id batchlog.ID, indexed bool) (*fileReader, error) {
 	for {
 		s, view, err := l.find(id)
 		if err != nil {
@@ -306,9 +314,13 @@ func (l *Log) openAt(id batchlog.ID) (*fileReader, error) {
 		}
 		f, err := l.opts.FS.Open(l.path(s.dir, s.name))
 		if err == nil {
-			r, err := l.newFileReader(f, s, view, id)
+			r, err := l.newFileReader(f, s, view, id, indexed)
 			if err != nil {
 				_ = f.Close() // the error says more
+				var damage *batchlog.CorruptError
+				if errors.As(err, &damage) && damage.ID == 0 {
+					damage.ID = id
+				}
 				return nil, err
 			}
 			return r, nil
@@ -354,7 +366,7 @@ func (l *Log) find(id batchlog.ID) (*seg, segView, error) {
 	return s, segView{s.state, s.last, s.end.Load(), s.size, s.marks}, nil
 }
 
-func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID) (*fileReader, error) {
+func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID, indexed bool) (*fileReader, error) {
 	name := l.path(s.dir, s.name)
 	h, err := readHeader(f, name)
 	if err != nil {
@@ -365,7 +377,7 @@ func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID) (*fil
 	}
 	r := &fileReader{f: f, last: v.last, salt: h.Salt()}
 	r.scan = segment.Scanner{File: f, Name: name, Salt: h.Salt(), Next: segment.HeaderSize, End: v.end, ID: h.First, Chain: h.Chain(), Chained: true}
-	if v.state == sealed {
+	if v.state == sealed && (id > h.First || indexed) {
 		if r.index, err = segment.ReadIndex(f, v.size, name, h.Salt()); err != nil {
 			return nil, err
 		}
@@ -443,7 +455,7 @@ func (l *Log) blockSince(micros int64) (batchlog.ID, error) {
 		}
 		return first, nil
 	}
-	r, err := l.openAt(first)
+	r, err := l.openAt(first, true)
 	if err != nil {
 		return 0, err
 	}

@@ -47,7 +47,7 @@ func (l *Log) Verify(ctx context.Context, progress func(done, total int64), repo
 
 // verifySegment checks one segment and returns its index, if it has one that holds.
 func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.Index, error) {
-	r, err := l.openAt(s.first)
+	r, err := l.openAt(s.first, true)
 	if err != nil {
 		return nil, err
 	}
@@ -57,12 +57,13 @@ func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.
 	if err != nil {
 		return nil, err
 	}
+	end := v.end
 	var prev [32]byte
 	if r.index != nil {
-		prev = r.index.Prev
+		end, prev = r.index.End, r.index.Prev // it may have grown, and been sealed, since this began
 	}
 	// Built anew from the groups, the index must come out as it was written: that checks every byte that it was made from.
-	x, err := segment.Build(r.f, h, name, v.end, prev)
+	x, err := segment.Build(r.f, h, name, end, prev)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.
 		return nil, wrong("segment is not the one that the manifest names")
 	case v.state == sealed && s.last != x.Last:
 		return nil, wrong(fmt.Sprintf("segment ends with commit %d, in the manifest with %d", x.Last, s.last))
-	case before != nil && before.Hash != x.Prev:
+	case before != nil && x.Prev != [32]byte{} && before.Hash != x.Prev: // zero: it was sealed when that one could not be
 		return nil, wrong("segment does not follow the one before it")
 	}
 	return x, nil
