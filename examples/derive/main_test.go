@@ -1,0 +1,9 @@
+package main
+
+func Example() {
+	main()
+	// Output:
+	// "Brno" 3
+	// "Köln" 1
+	// "Riga" 1
+}
