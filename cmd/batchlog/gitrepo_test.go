@@ -157,6 +157,12 @@ func (r *testRepo) messy(seed uint64, n int) {
 				}
 			}
 		}
+		if i%7 == 3 { // a file becomes a submodule, a submodule a file
+			set(testFile{"100644", "was a file", "x"})
+			b.tip = r.commit([]string{"main", fmt.Sprintf("branch%d", k)}[min(k, 1)], "Alice", "file", parents, files...)
+			parents, files = []string{b.tip}, nil
+			set(testFile{modeSubmodule, "was a file", fmt.Sprintf("%0*x", r.hashLen(), i+1)})
+		}
 		for range random.IntN(5) {
 			path := names[random.IntN(len(names))] + []string{"", "", "/x", ".txt"}[random.IntN(4)]
 			content := strings.Repeat(fmt.Sprint(random.IntN(1000), "\x00\xff\n"), random.IntN(50))

@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bytespace/batchlog"
 )
@@ -76,6 +78,9 @@ func foldHistory(t *testing.T, db *batchlog.DB, r *testRepo, name string) folded
 		f.tree = map[string]string{}
 		for path, mode := range modes {
 			if strings.HasPrefix(mode, modeSubmodule) {
+				if _, ok := files[path]; ok {
+					t.Fatalf("commit %d: submodule %q has a content", c.ID, path)
+				}
 				f.tree[path] = mode
 				continue
 			}
@@ -394,6 +399,42 @@ func TestImportMaxBlob(t *testing.T) {
 	var got comparison
 	if err := json.Unmarshal([]byte(c.must("verify", "git", r.dir, "--json")), &got); err != nil || !got.Equal || got.Omitted != 1 || got.Files != 1 || got.Submodules != 1 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// Reading ahead is bounded in bytes, and over when its reader is.
+func TestAhead(t *testing.T) {
+	var made atomic.Int64
+	ended := false
+	seq := func(yield func(builtBatch, error) bool) {
+		defer func() { ended = true }()
+		for {
+			b := &batchlog.Batch{}
+			b.Put(batchlog.New(nil).Root(), batchlog.K("k"), make([]byte, 300))
+			made.Add(1)
+			if !yield(builtBatch{batch: b}, nil) {
+				return
+			}
+		}
+	}
+	batches, release := ahead(t.Context(), 1000, seq)
+	read := int64(0)
+	for b, err := range batches {
+		if err != nil {
+			t.Fatal(err)
+		}
+		read++
+		time.Sleep(5 * time.Millisecond) // it would be far ahead by now
+		if n := made.Load() - read; n > 3 {
+			t.Fatalf("%d batches of 300 bytes ahead", n)
+		}
+		release(b)
+		if read == 20 {
+			break
+		}
+	}
+	if !ended {
+		t.Error("it goes on when nobody reads")
 	}
 }
 

@@ -85,7 +85,7 @@ func (im *importer) run(ctx context.Context) (r importResult, err error) {
 	defer m.end()
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	batches, release := ahead(reading, im.batches(reading, todo, head))
+	batches, release := ahead(reading, aheadBytes, im.batches(reading, todo, head))
 	for b, err := range batches {
 		if ctx.Err() != nil {
 			return r, context.Cause(ctx)
@@ -206,14 +206,14 @@ func (im *importer) batches(ctx context.Context, todo *chain, head gitHead) iter
 	}
 }
 
-// ahead runs seq in a goroutine that may be some commits and bytes ahead. The reader calls release for each batch that it is done
+// ahead runs seq in a goroutine that may be some commits and so many bytes ahead. The reader calls release for each batch that it is done
 // with. The goroutine has ended when the reader's loop has, whichever way.
-func ahead(ctx context.Context, seq iter.Seq2[builtBatch, error]) (_ iter.Seq2[builtBatch, error], release func(builtBatch)) {
+func ahead(ctx context.Context, limitBytes int64, seq iter.Seq2[builtBatch, error]) (_ iter.Seq2[builtBatch, error], release func(builtBatch)) {
 	type item struct {
 		b   builtBatch
 		err error
 	}
-	room := newGate(aheadBytes)
+	room := newGate(limitBytes)
 	return func(yield func(builtBatch, error) bool) {
 		ctx, stop := context.WithCancel(ctx)
 		items := make(chan item, aheadCommits)

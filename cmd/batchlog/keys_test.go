@@ -57,6 +57,7 @@ func TestScan(t *testing.T) {
 	equal(t, "from and to", c.must("scan", "s", "--from", "alice", "--to", "z"), "\"alice\"\t1\n\"bob\"\t\"two\\tlines\\n\"\n")
 	equal(t, "prefix and from", c.must("scan", "s", "--prefix", "al", "--from", "alb"), "\"alice\"\t1\n")
 	equal(t, "prefix and to", c.must("scan", "s", "--prefix", "al", "--to", "alb"), "\"alan\"\t2\n")
+	equal(t, "prefix within from and to", c.must("scan", "s", "--prefix", "al", "--from", "5", "--to", `["z"]`), "\"alan\"\t2\n\"alice\"\t1\n")
 	equal(t, "reverse", c.must("scan", "s", "--reverse", "--limit", "2"), "[\"b\",1]\tz\n[\"a\",2]\ty\n")
 	equal(t, "none", c.must("scan", "empty"), "")
 	equal(t, "json", c.must("scan", "s", "--from", "bob", "--to", "é", "--json"),

@@ -168,7 +168,7 @@ func (r *demoResult) next() string {
 		space = func(string) string { return "/" }
 	}
 	text := "Look around:\n"
-	text += fmt.Sprintf("  batchlog tail %s --from %d %s --until head %s\n", space("modes"), r.Import.Last, space("commits"), db)
+	text += fmt.Sprintf("  batchlog tail %s %s --from %d --until head %s\n", space("modes"), space("commits"), r.Import.Last, db)
 	text += fmt.Sprintf("  batchlog scan %s --limit 5 %s\n", space("modes"), db)
 	if len(r.Busiest) > 0 {
 		text += fmt.Sprintf("  batchlog get %s %s %s\n", space("files"), shellWord(r.Busiest[0].Path), db)

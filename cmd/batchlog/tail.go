@@ -39,7 +39,7 @@ where to stop. Ctrl-C ends it with exit code 0.`,
 }
 
 func (a *app) tail(ctx context.Context, args []string, from, until string) error {
-	o := batchlog.TailOptions{Bookmarks: true} // they say that nothing more comes for now: time to flush
+	var o batchlog.TailOptions
 	var err error
 	if o.From, err = parsePosition(from, time.Now()); err != nil {
 		return err
@@ -83,6 +83,7 @@ func (a *app) tail(ctx context.Context, args []string, from, until string) error
 func (a *app) printCommits(ctx context.Context, db *local.DB, o batchlog.TailOptions) error {
 	var line []byte
 	head := batchlog.ID(0) // as it was when last asked
+	o.Bookmarks = true     // they say that nothing more comes for now: time to flush
 	for c, err := range db.Tail(ctx, o) {
 		if err != nil {
 			return err

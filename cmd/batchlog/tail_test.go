@@ -91,7 +91,7 @@ func TestTailFollows(t *testing.T) {
 	a.out = bufio.NewWriterSize(printed, 1<<20) // so large that nothing comes unless it is flushed
 	ended := make(chan error)
 	go func() {
-		err := a.printCommits(ctx, db, batchlog.TailOptions{Spaces: []*batchlog.Space{db.Space("mine")}, Bookmarks: true})
+		err := a.printCommits(ctx, db, batchlog.TailOptions{Spaces: []*batchlog.Space{db.Space("mine")}})
 		ended <- err
 	}()
 	lines := bufio.NewReader(out)

@@ -70,6 +70,23 @@ func TestWriteStopsAtABadLine(t *testing.T) {
 	}
 }
 
+// A line that only the database refuses stops the run as well. What was under way beside it is told, line by line.
+func TestWriteStopsAtARefusedLine(t *testing.T) {
+	large := putLine(strings.Repeat("k", batchlog.MaxKeyBytes), "2")
+	for _, parallel := range []int{1, 16} {
+		c := newCLI(t)
+		in := strings.Repeat(putLine("a", "1")+"\n", 20) + large + "\n" + strings.Repeat(putLine("b", "1")+"\n", 2000)
+		r := c.feed(in, "write", "--parallel", strconv.Itoa(parallel))
+		c.check(r, exitError, []string{"lines 1 to 20 were committed", "line 21 was refused: key too large"})
+		committed := strings.Count(r.out, `"id":`)
+		equal(t, "head", headOf(t, c), float64(committed))
+		if parallel == 1 && committed != 20 || committed > 1000 {
+			t.Errorf("%d lines were committed with %d under way at once", committed, parallel)
+		}
+		equal(t, "nothing after it", strings.Contains(r.err, "; nothing after it was written"), committed == 20)
+	}
+}
+
 func TestWriteFirstLineBad(t *testing.T) {
 	c := newCLI(t)
 	r := c.feed("x\n"+putLine("a", "1"), "write")

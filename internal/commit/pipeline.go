@@ -74,6 +74,7 @@ type Pipeline struct {
 	lastTime int64
 	records  []batchlog.Record // of the group that is being built, as the log holds them
 	waiting  []*request        // who asked for them
+	broken   error             // why nothing can be appended any more
 
 	mu struct {
 		sync.Mutex
@@ -258,6 +259,9 @@ func (p *Pipeline) commitGroup(group []*request) {
 
 // admit waits until the applier's backlog has room, or says why nothing can be written now.
 func (p *Pipeline) admit() error {
+	if p.broken != nil {
+		return p.broken
+	}
 	for {
 		if err := errors.Join(p.store.Failed(), p.applier.stopped()); err != nil {
 			return fmt.Errorf("%w until the database is opened again: %w", batchlog.ErrReadOnly, err)
@@ -277,6 +281,7 @@ func (p *Pipeline) append(r *request, now int64) error {
 	for {
 		stored, added, err := p.log.Add(rec)
 		if err != nil {
+			p.note(err)
 			return err
 		}
 		if added {
@@ -300,6 +305,7 @@ func (p *Pipeline) flush() {
 	p.records, p.waiting = make([]batchlog.Record, 0, max(1, len(records))), p.waiting[:0]
 	if err := p.log.Sync(); err != nil {
 		p.next = records[0].ID
+		p.note(err)
 		for _, r := range waiting {
 			r.answer(0, err)
 		}
@@ -311,6 +317,14 @@ func (p *Pipeline) flush() {
 		r.answer(records[i].ID, nil)
 	}
 	clear(waiting)
+}
+
+// note remembers a failure of the log after which nothing can be appended: every later write says so, whatever else is
+// the matter by then.
+func (p *Pipeline) note(err error) {
+	if p.broken == nil && errors.Is(err, batchlog.ErrUncertain) {
+		p.broken = fmt.Errorf("%w until the database is opened again: %s", batchlog.ErrReadOnly, err)
+	}
 }
 
 // Close answers what is under way, ends what waits with ErrClosed, and waits until the store has applied everything that

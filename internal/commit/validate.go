@@ -100,11 +100,8 @@ func (p *Pipeline) prevalidate(ctx context.Context, r *request) error {
 
 func (p *Pipeline) validateFromLog(ctx context.Context, r *request, head batchlog.ID) error {
 	reader, err := p.log.Reader(batchlog.LogOptions{From: batchlog.After(r.checked), Until: head})
-	if errors.Is(err, batchlog.ErrGap) {
-		return fmt.Errorf("%w: the log no longer goes back to the transaction's view: %w", batchlog.ErrConflict, err)
-	}
 	if err != nil {
-		return err
+		return tooOld(err)
 	}
 	defer reader.Close()
 	for r.checked < head {
@@ -113,7 +110,7 @@ func (p *Pipeline) validateFromLog(ctx context.Context, r *request, head batchlo
 			break
 		}
 		if err != nil {
-			return err
+			return tooOld(err)
 		}
 		for i := range records {
 			if err := r.conflict(&records[i]); err != nil {
@@ -123,6 +120,14 @@ func (p *Pipeline) validateFromLog(ctx context.Context, r *request, head batchlo
 		r.checked = scanned
 	}
 	return nil
+}
+
+// tooOld makes a gap, there from the start or trimmed under way, a conflict.
+func tooOld(err error) error {
+	if errors.Is(err, batchlog.ErrGap) {
+		return fmt.Errorf("%w: the log no longer goes back to the transaction's view: %w", batchlog.ErrConflict, err)
+	}
+	return err
 }
 
 // validate checks the reads of r against the commits since it was checked, those of the group that is being built included.

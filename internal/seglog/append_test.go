@@ -51,7 +51,7 @@ func TestWriteReopen(t *testing.T) {
 
 // A small log has small files: each is up to four times as large as the one before.
 func TestSegmentSizes(t *testing.T) {
-	const limit = 10 << 20
+	const limit = 6 << 20
 	w := begin(t, options(vfs.NewMem(), limit))
 	w.fill(5, 700<<10)
 	var sizes []int64
@@ -69,13 +69,13 @@ func TestSegmentSizes(t *testing.T) {
 		}
 	}
 	// Larger segments from now on, and smaller ones.
-	for _, size := range []int64{16 << 20, 64 << 10} {
+	for _, size := range []int64{8 << 20, 64 << 10} {
 		if err := w.log.Configure(batchlog.LogConfig{Name: "main", SegmentBytes: size}); err != nil {
 			t.Fatal(err)
 		}
 		w.fill(w.log.Status().Segments+2, 300<<10)
 		segs := w.segs()
-		if got := segs[len(segs)-1].size; got > max(size, 400<<10) || size == 16<<20 && got != size {
+		if got := segs[len(segs)-1].size; got > max(size, 400<<10) || size == 8<<20 && got != size {
 			t.Errorf("segment of %d bytes, configured are %d", got, size)
 		}
 	}
@@ -112,7 +112,7 @@ func TestLargeRecord(t *testing.T) {
 func TestGroups(t *testing.T) {
 	w := begin(t, options(vfs.NewMem(), 1<<20))
 	r := rand.New(rand.NewPCG(2, 2))
-	for range 30 {
+	for range 20 {
 		group := make([]batchlog.Record, 1+r.IntN(40))
 		for i := range group {
 			group[i] = put([]int{0, r.IntN(100), r.IntN(60 << 10), r.IntN(1 << 20)}[r.IntN(4)/(1+r.IntN(2))], "a")
@@ -211,6 +211,7 @@ func TestLittleSpace(t *testing.T) {
 		return nil
 	})
 	w.fill(3, 400<<10)
+	w.sealed()
 	for _, s := range w.segs()[1:] {
 		if s.size != 1<<20 {
 			t.Errorf("segment of %d bytes", s.size)

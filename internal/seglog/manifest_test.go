@@ -268,7 +268,11 @@ func TestConfirm(t *testing.T) {
 // A power cut loses what no sync has kept, in any mixture: what was acknowledged is there, the rest whole or not at all, and the
 // log goes on behind it.
 func TestPowerCuts(t *testing.T) {
-	for seed := range uint64(60) {
+	seeds := uint64(60)
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 5))
 		disk := vfs.NewCrashableMem()
 		if err := errors.Join(disk.MkdirAll(dir, 0o755), syncDir(disk, "/")); err != nil {

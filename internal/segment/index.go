@@ -31,7 +31,7 @@ type Index struct {
 	LastTime    int64    // of the last
 	Ops         int64    // in all commits
 	Hash        [32]byte // SHA-256 of the file up to End
-	Prev        [32]byte // Hash of the segment before; zero for the first of the log
+	Prev        [32]byte // Hash of the segment before; zero for the first of the log, and if that one was not sealed before
 	// Spaces are the [SpaceHash] of every space that an op of the segment is in, and of all spaces around those; sorted. The
 	// same hash may stand for another space, too; that costs a read, no more.
 	Spaces []uint32
