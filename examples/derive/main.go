@@ -41,6 +41,7 @@ func run(ctx context.Context) error {
 	}
 
 	working, stop := context.WithCancel(ctx)
+	defer stop()
 	ended := make(chan error, 1)
 	go func() {
 		ended <- task.Run(working, db.DB, task.Task{
