@@ -9,28 +9,29 @@ const DefaultLog = "main"
 const DefaultSegmentBytes = 64 << 20
 
 // A LogConfig says how the commits of a set of spaces are kept. Zero fields ask for the default; to
-// configure a log again sets all of its fields.
+// configure a log again sets all of its fields. In JSON, times are in nanoseconds.
 type LogConfig struct {
 	// Name of the log; spaces that name the same log are kept together. "" is DefaultLog.
-	Name string
+	Name string `json:"name"`
 	// HotTTL is how long sealed segments stay in the database's directory, counted from their last commit; 0: for ever.
 	// Then they are removed, whole, as soon as the store has durably applied them.
-	HotTTL time.Duration
+	HotTTL time.Duration `json:"hotTTL,omitempty"`
 	// WarmTTL and ColdTTL are for tiers.
-	WarmTTL, ColdTTL time.Duration
+	WarmTTL time.Duration `json:"warmTTL,omitempty"`
+	ColdTTL time.Duration `json:"coldTTL,omitempty"`
 	// Dirs are the directories of hot segments, which are striped over them; none: the database's own. A
 	// relative one is within the database's directory.
-	Dirs []string
+	Dirs []string `json:"dirs,omitempty"`
 	// Warm and Cold are the places of older tiers.
-	Warm []string
-	Cold string
+	Warm []string `json:"warm,omitempty"`
+	Cold string   `json:"cold,omitempty"`
 	// Undo keeps the inverse of every commit.
-	Undo bool
+	Undo bool `json:"undo,omitempty"`
 	// BlobBytes is the size from which on values bypass log and store; 0: never.
-	BlobBytes int
+	BlobBytes int `json:"blobBytes,omitempty"`
 	// SegmentBytes is the size at which a segment is sealed and the next one begun; 0: DefaultSegmentBytes. At
 	// least MinSegmentBytes. A larger commit makes a larger segment.
-	SegmentBytes int64
+	SegmentBytes int64 `json:"segmentBytes,omitempty"`
 }
 
 // The bounds of LogConfig.SegmentBytes.

@@ -106,7 +106,13 @@ func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
 		return d.String()
 	}
 	change("hot TTL", ttl(old.HotTTL), ttl(c.HotTTL))
-	change("segment bytes", old.SegmentBytes, c.SegmentBytes)
+	size := func(n int64) string {
+		if n == 0 {
+			n = batchlog.DefaultSegmentBytes
+		}
+		return fmt.Sprint(n, " bytes")
+	}
+	change("segments, from the next one on", size(old.SegmentBytes), size(c.SegmentBytes))
 	change("directories", old.Dirs, c.Dirs)
 	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), c.HotTTL)
 	return p

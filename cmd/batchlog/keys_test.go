@@ -202,7 +202,7 @@ func TestSpaceConfigure(t *testing.T) {
 		if err := json.Unmarshal([]byte(c.must("status", "--json")), &s); err != nil {
 			t.Fatal(err)
 		}
-		text, err := json.Marshal([]any{s.Logs[0].Config["HotTTL"], s.Logs[0].Config["SegmentBytes"]})
+		text, err := json.Marshal([]any{s.Logs[0].Config["hotTTL"], s.Logs[0].Config["segmentBytes"]})
 		if err != nil {
 			t.Fatal(err)
 		}
