@@ -62,8 +62,8 @@ func TestTail(t *testing.T) {
 			}
 			if commit.Bookmark() {
 				got = append(got, fmt.Sprintf("bookmark %d", commit.ID))
-				for range commit.Ops() {
-					t.Error("a bookmark has ops")
+				for op, err := range commit.Ops() {
+					t.Error("a bookmark has ops", op, err)
 				}
 				continue
 			}
@@ -179,7 +179,10 @@ func TestTailBreak(t *testing.T) {
 		var asked LogOptions
 		db := tailOf(io.EOF, &closed, &asked, []ID{2, 4}, []Record{recordOf(1, s), recordOf(2, s)}, []Record{recordOf(3, s)})
 		n := 0
-		for range db.Tail(t.Context(), TailOptions{Bookmarks: true}) {
+		for _, err := range db.Tail(t.Context(), TailOptions{Bookmarks: true}) {
+			if err != nil {
+				t.Error(err)
+			}
 			if n++; n == stop {
 				break
 			}

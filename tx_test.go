@@ -320,8 +320,10 @@ func TestTxFailedRead(t *testing.T) {
 			return last
 		},
 		"get after a scan": func(tx *Tx) error {
-			for range tx.Scan(s, Range{}) {
-				break
+			for _, err := range tx.Scan(s, Range{}) {
+				if err == nil {
+					t.Error("an entry of a broken store")
+				}
 			}
 			store.fail = nil
 			defer func() { store.fail = errBroken }()

@@ -406,7 +406,9 @@ func testAtomicToReaders(t *testing.T, open Open) {
 				one, _ := collect(v.Scan(a, batchlog.Range{}))
 				two, _ := collect(v.Scan(b, batchlog.Range{}))
 				id := v.ID()
-				v.Close()
+				if err := v.Close(); err != nil {
+					t.Error(err)
+				}
 				if id < last || len(one) != len(two) || len(one) == 1 && (one[0].value != two[0].value || one[0].value != fmt.Sprint(id-1)) {
 					t.Errorf("view at %d shows %v and %v", id, one, two)
 					return

@@ -205,7 +205,7 @@ func testViewsRandom(t *testing.T, open Open) {
 		}
 		if len(views) > 4 {
 			i := rng.IntN(len(views))
-			views[i].v.Close()
+			check(t, views[i].v.Close())
 			views = slices.Delete(views, i, i+1)
 		}
 		for _, h := range views {
@@ -216,7 +216,7 @@ func testViewsRandom(t *testing.T, open Open) {
 		}
 	}
 	for _, h := range views {
-		h.v.Close()
+		check(t, h.v.Close())
 	}
 }
 
@@ -244,7 +244,7 @@ func testViewClosed(t *testing.T, open Open) {
 			break
 		}
 		if n++; n == 10 {
-			v.Close()
+			check(t, v.Close())
 		}
 	}
 	_, err = v.Get(s, batchlog.K(1))

@@ -477,8 +477,12 @@ func testUpdateAdversary(t *testing.T, open Open) {
 			}
 			// The others come between for certain: this waits until one has, while it may.
 			base := tx.Base()
-			for n := 0; n < 1000; n++ {
-				if h, err := db.Head(t.Context()); err != nil || h > base+2 {
+			for range 1000 {
+				h, err := db.Head(t.Context())
+				if err != nil {
+					return err
+				}
+				if h > base+2 {
 					break
 				}
 			}

@@ -53,7 +53,7 @@ func testAtLeastPast(t *testing.T, open Open) {
 		if v.ID() < id {
 			t.Errorf("view at %d, want %d or later", v.ID(), id)
 		}
-		v.Close()
+		check(t, v.Close())
 	}
 }
 
@@ -143,8 +143,7 @@ func testWaitReleased(t *testing.T, open Open) {
 				answers <- answer{id: id, err: err}
 				return
 			}
-			answers <- answer{id: id, at: v.ID()}
-			v.Close()
+			answers <- answer{id: id, at: v.ID(), err: v.Close()}
 		}()
 	}
 	for range n {
@@ -174,7 +173,7 @@ func testStale(t *testing.T, open Open) {
 		if absent := errors.Is(err, batchlog.ErrNotFound); absent != (v.ID() == 0) || !absent && (err != nil || string(got) != "v") {
 			t.Errorf("write %d: stale view at %d has %q, %v", n, v.ID(), got, err)
 		}
-		v.Close()
+		check(t, v.Close())
 	}
 	// With an id that is yet to come, Stale still does not wait.
 	for name, read := range heldReads(db) {

@@ -67,6 +67,7 @@ type Pipeline struct {
 	tokens  tokens
 	alone   chan struct{} // held by the transaction that runs alone
 	done    chan struct{} // closed by Close
+	written chan struct{} // closed when the write loop has ended
 	wg      sync.WaitGroup
 
 	// The write loop owns these.
@@ -91,10 +92,11 @@ type Pipeline struct {
 func New(o Options) *Pipeline {
 	p := &Pipeline{
 		log: o.Log, store: o.Store, now: o.Now, lastTime: o.LastTime,
-		alone: make(chan struct{}, 1),
-		done:  make(chan struct{}),
-		ready: make(chan struct{}, 1),
-		next:  o.Log.Head() + 1,
+		alone:   make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		written: make(chan struct{}),
+		ready:   make(chan struct{}, 1),
+		next:    o.Log.Head() + 1,
 	}
 	p.applier.init()
 	p.reads.applied.Store(uint64(o.Store.Applied()))
@@ -155,6 +157,7 @@ func (p *Pipeline) wake() {
 
 // writeLoop commits what comes, a group at a time, until the pipeline is closed and the queue empty.
 func (p *Pipeline) writeLoop() {
+	defer close(p.written)
 	for {
 		group := p.take()
 		if group == nil {
@@ -340,6 +343,7 @@ func (p *Pipeline) Close() {
 	close(p.done)
 	p.wake()
 	p.reads.fail(batchlog.ErrClosed)
+	<-p.written // the caller closes the log next; whatever the store does, this ends
 	ended := make(chan struct{})
 	go func() {
 		p.wg.Wait()

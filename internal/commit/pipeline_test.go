@@ -416,6 +416,44 @@ func TestCloseWithBlockedStore(t *testing.T) {
 	}
 }
 
+// Close may leave behind what the store can't end, but never the write loop: the log is closed next, and must not be in use.
+func TestCloseWaitsForSync(t *testing.T) {
+	broken := errors.New("broken")
+	for _, test := range []struct {
+		name string
+		stop func(s *fakeStore)
+	}{
+		{"full", func(s *fakeStore) { s.full.Store(true) }},
+		{"failed", func(s *fakeStore) { s.failed.Store(&broken) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				l, s := newFakeLog(t), newFakeStore(t)
+				sync := newBlocker()
+				defer sync.release()
+				l.syncing = sync.wait
+				p := New(Options{Log: l, Store: s, Now: time.Now})
+				writing := p.commit(t.Context(), propose(put("in sync")))
+				synctest.Wait()
+				test.stop(s)
+				closed := make(chan struct{})
+				go func() { p.Close(); close(closed) }()
+				time.Sleep(time.Minute)
+				select {
+				case <-closed:
+					t.Fatal("closed while the log was syncing")
+				default:
+				}
+				sync.release()
+				<-closed
+				if r := <-writing; r.err != nil {
+					t.Error(r.err)
+				}
+			})
+		})
+	}
+}
+
 // A store that ends the goroutine which applies, as it does when it can't go on, leaves nobody waiting.
 func TestApplyEndsGoroutine(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -159,7 +159,7 @@ func (r *request) conflict(rec *batchlog.Record) error {
 			return fmt.Errorf("validate against commit %d: %w", rec.ID, err)
 		}
 		ops = rest
-		hit := false
+		var hit bool
 		if kind == batchlog.OpDeleteRange {
 			hit = r.readWithin(key, value)
 		} else {

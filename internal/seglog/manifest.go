@@ -361,10 +361,9 @@ func (l *Log) checkEmpty(name string) error {
 
 func readHeader(f io.ReaderAt, name string) (segment.Header, error) {
 	page := make([]byte, segment.HeaderSize)
-	if n, err := f.ReadAt(page, 0); err != nil && !errors.Is(err, io.EOF) {
+	n, err := f.ReadAt(page, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return segment.Header{}, fmt.Errorf("read header of %s: %w", name, err)
-	} else {
-		page = page[:n]
 	}
-	return segment.ParseHeader(page, name)
+	return segment.ParseHeader(page[:n], name)
 }

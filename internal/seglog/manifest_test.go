@@ -452,7 +452,7 @@ func TestOpenWithoutManifest(t *testing.T) {
 			t.Errorf("a log with a commit is opened as new, its head is %d", l.Head())
 			l.Close()
 		} else {
-			damage(t, err, manifestName)
+			_ = damage(t, err, manifestName)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -214,128 +213,6 @@ func TestReaderKeeps(t *testing.T) {
 			_, _ = append(got[i].Ops, "overrun"...), append(got[i].Meta, "overrun"...)
 		}
 		wantRecords(t, got, want)
-	}
-}
-
-// A reader with a filter yields the commits that touch its spaces, from every position, whether from blocks of sealed segments, full
-// ones, the active one or memory.
-func TestReaderFilter(t *testing.T) {
-	for _, limit := range []int{1, 20_000} {
-		w := begin(t, options(vfs.NewMem(), batchlog.MinSegmentBytes))
-		w.log.ring.limit = limit
-		r := rand.New(rand.NewPCG(5, 5))
-		for range 100 {
-			group := make([]batchlog.Record, 1+r.IntN(3))
-			for i := range group {
-				path := []any{"common"}
-				switch r.IntN(10) {
-				case 0:
-					path = []any{"rare"}
-				case 1:
-					path = []any{"rare", "within", r.IntN(3)}
-				case 2:
-					path = nil
-				}
-				group[i] = put(r.IntN(1500), path...)
-			}
-			w.write(group...)
-		}
-		w.sealed()
-		for _, within := range [][][]byte{{open("rare")}, {open("rare", "within", 1)}, {open("nowhere"), open("rare", "within")}, {open()}, {open("nowhere")}} {
-			for from := 1; from <= len(w.all); from += 1 + r.IntN(5) {
-				until := from + r.IntN(len(w.all)-from+1)
-				var want []batchlog.Record
-				for _, rec := range w.all[from-1 : until] {
-					if ok, err := touches(&rec, within); err != nil || ok {
-						want = append(want, rec)
-					}
-				}
-				got, err := read(t, w.log, batchlog.LogOptions{From: batchlog.At(batchlog.ID(from)), Until: batchlog.ID(until), Within: within})
-				if err != nil {
-					t.Fatal(err)
-				}
-				wantRecords(t, got, want)
-			}
-		}
-	}
-}
-
-// Blocks without a commit that matches are not read, also where Until lies within them; what is scanned says how far it has looked.
-func TestReaderSkips(t *testing.T) {
-	fs := &watch{FS: vfs.NewMem()}
-	w := begin(t, options(fs, 1<<20))
-	w.log.ring.limit = 1
-	r := rand.New(rand.NewPCG(6, 6))
-	rare := 0
-	for w.log.Status().Segments < 3 {
-		group := make([]batchlog.Record, 20)
-		for i := range group {
-			group[i] = put(200, "common", r.IntN(5))
-			if r.IntN(500) == 0 {
-				group[i] = put(200, "rare")
-				rare++
-			}
-		}
-		w.write(group...)
-	}
-	w.sealed()
-	last := w.segs()[1].last
-	bytesOf := func(o batchlog.LogOptions) int64 {
-		t.Helper()
-		fs.bytesRead()
-		got, err := read(t, w.log, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if o.Within != nil && o.From == batchlog.First() && o.Until == last {
-			want := 0
-			for _, rec := range w.all[:last] {
-				if ok, _ := touches(&rec, o.Within); ok {
-					want++
-				}
-			}
-			if len(got) != want {
-				t.Errorf("%d commits, want %d", len(got), want)
-			}
-		}
-		return fs.bytesRead()
-	}
-	all := bytesOf(batchlog.LogOptions{Until: last})
-	if all < 1<<20 {
-		t.Fatalf("all was read in %d bytes", all)
-	}
-	index := int64(0) // and headers and footers
-	for _, s := range w.segs()[:2] {
-		index += s.size - s.end.Load() + segment.HeaderSize
-	}
-	if got := bytesOf(batchlog.LogOptions{Until: last, Within: [][]byte{open("nowhere")}}); got > index {
-		t.Errorf("for a space without commits %d bytes were read, the indexes have %d", got, index)
-	}
-	got := bytesOf(batchlog.LogOptions{Until: last, Within: [][]byte{open("rare")}})
-	if most := index + int64(rare)*2*segment.BlockBytes; got > most || got >= all/2 {
-		t.Errorf("for %d commits of %d: %d bytes read of %d, at most %d are needed", rare, last, got, all, most)
-	}
-	if got := bytesOf(batchlog.LogOptions{Until: last / 2, Within: [][]byte{open("nowhere")}}); got > index {
-		t.Errorf("up to a commit in a block that is left out: %d bytes", got)
-	}
-	reader, err := w.log.Reader(batchlog.LogOptions{From: batchlog.At(last / 3), Until: last / 2, Within: [][]byte{open("nowhere")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	scanned := batchlog.ID(0)
-	for {
-		records, upTo, err := reader.Next(t.Context())
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil || len(records) > 0 || upTo <= scanned {
-			t.Fatalf("%d commits up to %d, behind %d: %v", len(records), upTo, scanned, err)
-		}
-		scanned = upTo
-	}
-	if scanned != last/2 {
-		t.Errorf("looked up to %d, want %d", scanned, last/2)
 	}
 }
 
@@ -651,6 +528,7 @@ func TestAtOnce(t *testing.T) {
 
 // follow reads some stretches and fails t if an id is left out.
 func follow(ctx context.Context, t *testing.T, l *Log, o batchlog.LogOptions) {
+	t.Helper()
 	reader, err := l.Reader(o)
 	if errors.Is(err, batchlog.ErrGap) {
 		return
@@ -677,73 +555,5 @@ func follow(ctx context.Context, t *testing.T, l *Log, o batchlog.LogOptions) {
 			next = records[i].ID + 1
 		}
 		next = max(next, scanned+1)
-	}
-}
-
-// The ring keeps the newest groups within its bound, at least one, and gives the one that holds a commit.
-func TestRing(t *testing.T) {
-	r := ring{next: 1, limit: 3000}
-	if groups, ok := r.from(nil, 1, 1000); !ok || len(groups) != 0 {
-		t.Errorf("an empty ring at its head: %d groups, %v", len(groups), ok)
-	}
-	next := batchlog.ID(1)
-	rnd := rand.New(rand.NewPCG(11, 11))
-	for range 300 {
-		n := 1 + rnd.IntN(5)
-		size := rnd.IntN(1000)
-		if rnd.IntN(30) == 0 {
-			size = 5000
-		}
-		r.publish(ringGroup{first: next, last: next + batchlog.ID(n) - 1, records: make([]byte, size), count: n})
-		next += batchlog.ID(n)
-		total := 0
-		for _, g := range r.groups {
-			total += len(g.records) + ringOverhead
-		}
-		if total != r.bytes || total > r.limit && len(r.groups) > 1 || len(r.groups) == 0 || r.next != next {
-			t.Fatalf("%d groups of %d bytes, %d counted, next %d", len(r.groups), total, r.bytes, r.next)
-		}
-		first := r.groups[0].first
-		for id := max(1, first-2); id < next+2; id++ {
-			groups, ok := r.from(nil, id, 1)
-			switch {
-			case id < first:
-				if ok || len(groups) != 0 {
-					t.Fatalf("commit %d before %d: %d groups, %v", id, first, len(groups), ok)
-				}
-			case id >= next:
-				if !ok || len(groups) != 0 {
-					t.Fatalf("commit %d behind %d: %d groups, %v", id, next, len(groups), ok)
-				}
-			case !ok || len(groups) == 0 || groups[0].first > id || groups[0].last < id:
-				t.Fatalf("commit %d: %+v, %v", id, groups, ok)
-			}
-		}
-		if groups, _ := r.from(nil, first, 1<<30); len(groups) != len(r.groups) {
-			t.Fatalf("%d of %d groups", len(groups), len(r.groups))
-		}
-	}
-	(&ring{next: 5}).wait(t.Context(), 4, nil) // is there: no wait
-	closed := make(chan struct{})
-	close(closed)
-	(&ring{next: 5}).wait(t.Context(), 5, closed)
-}
-
-func TestTouches(t *testing.T) {
-	rec := put(1, "a", "b")
-	for _, c := range []struct {
-		within [][]byte
-		want   bool
-	}{
-		{[][]byte{open("a")}, true}, {[][]byte{open("a", "b")}, true}, {[][]byte{open()}, true}, {[][]byte{open("b"), open("a")}, true},
-		{[][]byte{open("a", "b", "c")}, false}, {[][]byte{open("b")}, false}, {[][]byte{open("a", "bb")}, false}, {nil, false},
-	} {
-		if got, err := touches(&rec, c.within); err != nil || got != c.want {
-			t.Errorf("within %x: %v, %v", c.within, got, err)
-		}
-	}
-	rec.Count++
-	if _, err := touches(&rec, [][]byte{open("b")}); err == nil || !strings.Contains(err.Error(), "op") {
-		t.Errorf("a commit that ends early: %v", err)
 	}
 }

@@ -309,7 +309,7 @@ func TestVerify(t *testing.T) {
 			t.Errorf("%s: found %v", c.name, found)
 			continue
 		}
-		damage(t, found[0], s.name)
+		_ = damage(t, found[0], s.name)
 		damaged.log.Close()
 	}
 	// Another good segment in its place: one of an older copy of the database, say.

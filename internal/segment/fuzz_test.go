@@ -30,7 +30,7 @@ func FuzzParseHeader(f *testing.F) {
 				t.Errorf("version %d is refused as a newer one", newer.Version)
 			}
 		case err != nil:
-			damage(t, err)
+			_ = damage(t, err)
 		default:
 			got := AppendHeader(nil, h)[:headerEnd]
 			copy(got[headerLog+4:headerSum], b[headerLog+4:]) // four bytes that mean nothing
@@ -171,7 +171,7 @@ func FuzzScanner(f *testing.F) {
 				})
 			})
 			if err != nil {
-				damage(t, err)
+				_ = damage(t, err)
 			}
 		}
 	})
@@ -187,7 +187,7 @@ func FuzzRecover(f *testing.F) {
 		file := append(AppendHeader(nil, testHeader), body...)
 		tail, err := Recover(bytes.NewReader(file), testHeader, "x.seg", int64(len(file)), durable)
 		if err != nil {
-			damage(t, err)
+			_ = damage(t, err)
 			return
 		}
 		if tail.End < HeaderSize || tail.End > int64(len(file)) || durable > tail.End {

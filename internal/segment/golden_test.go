@@ -81,7 +81,7 @@ func TestGoldenFlips(t *testing.T) {
 	index := Align(want.End)
 	zeros := index + int64(len(want.Append(nil)))
 	found, harmless := 0, 0
-	for i := int64(0); i < int64(len(b)); i++ {
+	for i := range int64(len(b)) {
 		if i > HeaderSize+400 && i < HeaderSize+16<<10 && i%61 != 0 || i > headerEnd && i < HeaderSize && i%13 != 0 {
 			continue // the middle of the long value
 		}

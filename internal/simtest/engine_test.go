@@ -14,6 +14,7 @@ import (
 func TestEngine(t *testing.T) {
 	t.Run("Memory", func(t *testing.T) {
 		enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
+			t.Helper()
 			return subject(t, o, vfs.NewMem(), "db")
 		})
 	})
@@ -22,6 +23,7 @@ func TestEngine(t *testing.T) {
 			t.Skip("memory is enough for a short run")
 		}
 		enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
+			t.Helper()
 			return subject(t, o, vfs.Default, t.TempDir())
 		})
 	})

@@ -2,8 +2,8 @@ package simtest
 
 import (
 	"flag"
-	"io"
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -21,6 +21,8 @@ func testLogger(t *testing.T) *slog.Logger {
 	if !*flagLog {
 		return slog.New(slog.DiscardHandler)
 	}
-	var out io.Writer = t.Output()
-	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
+
+// newRand is a source of randomness.
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0x5eed)) }

@@ -43,7 +43,7 @@ func idsDense(list []seen, first batchlog.ID) error {
 func gapIsTyped(err error, from, upTo, oldest batchlog.ID) error {
 	var gap *batchlog.GapError
 	if !errors.As(err, &gap) || !errors.Is(err, batchlog.ErrGap) {
-		return fmt.Errorf("error %v, want a *GapError for %d", err, from)
+		return fmt.Errorf("commit %d: %w", from, errors.Join(errors.New("want a *GapError"), err))
 	}
 	if gap.From < from || gap.From > upTo || gap.Oldest != oldest {
 		return fmt.Errorf("gap from %d, oldest %d; want from %d to %d, oldest %d", gap.From, gap.Oldest, from, upTo, oldest)

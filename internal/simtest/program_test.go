@@ -18,8 +18,38 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// patience bounds every wait: what takes longer has hung (11).
-const patience = 10 * time.Second
+// patience bounds every wait: what takes longer has hung (11). It is counted in steps of a tick, so that a machine that stands still
+// for a while does not use it up.
+const (
+	patience = 20 * time.Second
+	tick     = 20 * time.Millisecond
+)
+
+// patient calls tired when patience has run out, unless stop is called before.
+func patient(patience time.Duration, tired func()) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		for left := patience; left > 0; left -= tick {
+			select {
+			case <-done:
+				return
+			case <-time.After(tick):
+			}
+		}
+		tired()
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}
+
+// bounded is a context that ends with errHung when patience has run out.
+func bounded(patience time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := patient(patience, func() { cancel(errHung) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
 
 // A clock is what a database under test takes for the time.
 type clock struct {
@@ -61,6 +91,8 @@ type run struct {
 	written    int       // number of the next value, so that no two are the same
 	spaceSince time.Time // when the disk was full last
 	trimmed    bool      // since it was opened something may have been trimmed
+
+	sweeping bool // one fault or crash is to come at a certain operation, and must come
 
 	step   int
 	recent []string       // what was done last, for messages
@@ -121,7 +153,7 @@ func (r *run) context() (context.Context, context.CancelFunc) {
 	if r.disk.isFull() {
 		wait = 2 * time.Second
 	}
-	return context.WithTimeoutCause(context.Background(), wait, errHung)
+	return bounded(wait)
 }
 
 var errHung = errors.New("the call has hung")
@@ -130,7 +162,7 @@ var errHung = errors.New("the call has hung")
 func (r *run) excused(err error) bool {
 	if r.disk.crashed() || r.disk.faults() > 0 {
 		// What the store can't get to it can't show. But it says so, and doesn't hang.
-		return errors.Is(err, syscall.EIO) || errors.Is(err, batchlog.ErrReadOnly)
+		return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, batchlog.ErrReadOnly) || errors.Is(err, batchlog.ErrNoSpace)
 	}
 	return false
 }
@@ -138,16 +170,20 @@ func (r *run) excused(err error) bool {
 // program does the steps.
 func (r *run) program() {
 	r.t.Helper()
-	r.mustOpen()
+	if !r.sweeping {
+		r.mustOpen()
+	} else if err := r.open(); err != nil || r.disk.crashed() {
+		r.firstOpen(err)
+	}
 	for r.step = 1; r.step <= r.mix.steps; r.step++ {
 		name := r.pick()
 		r.did[name]++
 		began := time.Now()
 		steps[name].do(r)
-		if d := time.Since(began); d > 500*time.Millisecond {
-			r.met["slow "+name]++
-		}
+		r.met["ms "+name] += int(time.Since(began).Milliseconds())
+		began = time.Now()
 		r.checkStep()
+		r.met["ms checks"] += int(time.Since(began).Milliseconds())
 	}
 	r.step++
 	r.disk.clear()
@@ -159,11 +195,25 @@ func (r *run) program() {
 	r.end()
 }
 
+// firstOpen goes on after an opening that went wrong: the next one, with what it left behind, must not.
+func (r *run) firstOpen(err error) {
+	r.t.Helper()
+	r.log("open: %v", err)
+	if err == nil {
+		_ = r.closeBounded()
+	} else if !r.excused(err) {
+		r.must("open", err)
+	}
+	if r.disk.crashed() {
+		r.recoverDisk()
+	}
+	r.openAgain("an opening that failed")
+}
+
 // end closes for good.
 func (r *run) end() {
-	hurt := r.disk.faults() > 0 || r.disk.crashed()
 	r.letGo()
-	if err := r.closeBounded(); errors.Is(err, errHung) || !hurt {
+	if err := r.closeBounded(); errors.Is(err, errHung) || r.disk.faults() == 0 && !r.disk.crashed() {
 		r.must("close", err)
 	}
 }
@@ -325,10 +375,12 @@ func (r *run) closeBounded() error { return closeWithin(r.db, patience) }
 func closeWithin(db *local.DB, d time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- db.Close() }()
+	tired := make(chan struct{})
+	defer patient(d, func() { close(tired) })()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(d):
+	case <-tired:
 		return fmt.Errorf("close: %w:\n%s", errHung, stacks())
 	}
 }
@@ -361,12 +413,11 @@ func (r *run) letGo() {
 func (r *run) reopen(why string) {
 	r.t.Helper()
 	r.log("close and open: %s", why)
-	hurt := r.disk.faults() > 0
 	if r.rng.IntN(2) == 0 {
 		r.letGo()
 	}
 	err := r.closeBounded()
-	if errors.Is(err, errHung) || err != nil && !hurt && !r.disk.isFull() {
+	if errors.Is(err, errHung) || err != nil && r.disk.faults() == 0 && !r.disk.crashed() && !r.disk.isFull() {
 		r.must("close", err)
 	}
 	r.letGo()
@@ -391,6 +442,7 @@ func (r *run) recover(why string) {
 
 // recoverDisk replaces the disk by what survived.
 func (r *run) recoverDisk() {
+	r.met["power lost"]++
 	strict := r.disk.lenient
 	r.disk = newDisk(r.disk.survivor(), r.rng.Uint64())
 	r.disk.lenient = strict
@@ -413,7 +465,7 @@ func (r *run) openAgain(why string) {
 			r.met["crash while opening"]++
 			r.recoverDisk()
 			continue
-		case try < 10 && (r.disk.faults() > 0 && errors.Is(err, syscall.EIO) || r.disk.isFull() && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, batchlog.ErrNoSpace))):
+		case try < 10 && (r.disk.faults() > 0 && r.excused(err) || r.disk.isFull() && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, batchlog.ErrNoSpace))):
 			r.log("open: %v", err)
 			r.met["open failed"]++
 			r.disk.clear()
@@ -437,7 +489,7 @@ func (r *run) compare() {
 	r.t.Helper()
 	armed := r.disk.disarm() // what is compared is what was recovered, not how it reads under faults
 	defer r.disk.arm(armed)
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	ctx, cancel := bounded(patience)
 	defer cancel()
 	st, err := r.db.Status(ctx)
 	r.must("status", err)
@@ -490,7 +542,7 @@ func tailAll(ctx context.Context, db *batchlog.DB, o batchlog.TailOptions) ([]se
 // verify asserts that the database finds nothing wrong with itself.
 func (r *run) verify() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	ctx, cancel := bounded(patience)
 	defer cancel()
 	report, err := r.db.Verify(ctx, local.VerifyOptions{})
 	if err != nil && (r.excused(err) || r.disk.isFull() && errors.Is(err, batchlog.ErrNoSpace)) {

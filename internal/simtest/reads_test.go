@@ -44,7 +44,7 @@ func (r *run) stepGet() {
 	p := place{r.rng.IntN(len(worldPaths)), randomKey(r.rng)}
 	var opts []batchlog.ReadOption
 	if head := r.model.head(); head > 0 && r.rng.IntN(4) == 0 {
-		opts = append(opts, batchlog.AtLeast(head), batchlog.MaxWait(patience))
+		opts = append(opts, batchlog.AtLeast(head), batchlog.MaxWait(time.Hour))
 	}
 	ctx, cancel := r.context()
 	defer cancel()
@@ -157,10 +157,10 @@ func (r *run) stepCloseView() {
 // A follower is a tail that is open, and all that it has yielded.
 type follower struct {
 	watched
-	next  func() (*batchlog.Commit, error, bool)
-	stop  func()
-	timer *time.Timer // ends it when it hangs
-	at    batchlog.ID // the last commit or bookmark
+	next   func() (*batchlog.Commit, error, bool)
+	stop   func()
+	cancel context.CancelCauseFunc
+	at     batchlog.ID // the last commit or bookmark
 }
 
 // randomFilter is some spaces, or nil for all.
@@ -278,12 +278,10 @@ func (r *run) stepFollow() {
 
 func (r *run) follow(from batchlog.Position, id batchlog.ID, filter []int) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	f := &follower{watched: watched{from: id, filter: filter}, at: id - 1}
-	f.timer = time.AfterFunc(time.Hour, func() { cancel(errHung) })
+	f := &follower{watched: watched{from: id, filter: filter}, at: id - 1, cancel: cancel}
 	next, stop := iter.Pull2(r.db.Tail(ctx, r.tailOptions(from, filter)))
 	f.next = next
 	f.stop = func() {
-		f.timer.Stop()
 		cancel(nil)
 		stop()
 	}
@@ -313,9 +311,9 @@ func (r *run) stepPull() {
 	n = 1 + r.rng.IntN(n)
 	r.log("pull %d behind %d, %v", n, f.at, f.filter)
 	for n > 0 {
-		f.timer.Reset(patience)
+		rest := patient(patience, func() { f.cancel(errHung) })
 		c, err, ok := f.next()
-		f.timer.Stop()
+		rest()
 		if !ok {
 			err = io.ErrUnexpectedEOF
 		}

@@ -42,7 +42,7 @@ func init() {
 		"trim":        {weight: 3, do: (*run).stepTrim},
 		"flush":       {weight: 1, do: (*run).stepFlush},
 		"verify":      {weight: 1, do: func(r *run) { r.log("verify"); r.verify() }},
-		"reopen":      {weight: 2, do: func(r *run) { r.disk.clear(); r.reopen("by itself") }},
+		"reopen":      {weight: 2, do: (*run).stepReopen},
 		"crash":       {weight: 1, do: (*run).stepCrash, when: func(r *run) bool { return r.mix.crashes }},
 		"crash soon":  {weight: 3, do: (*run).stepCrashSoon, when: func(r *run) bool { return r.mix.crashes }},
 		"fault":       {weight: 3, do: func(r *run) { r.armFault() }, when: func(r *run) bool { return r.mix.faults }},
@@ -348,11 +348,22 @@ func (r *run) stepTrim() {
 func (r *run) stepFlush() {
 	ctx, cancel := r.context()
 	defer cancel()
+	if r.disk.isFull() { // then it would wait for space
+		ctx, cancel = bounded(5 * tick)
+		defer cancel()
+	}
 	err := r.db.Flush(ctx)
 	r.log("flush: %v", err)
 	if err != nil && !r.excused(err) && !r.disk.isFull() {
 		r.must("flush", err)
 	}
+}
+
+func (r *run) stepReopen() {
+	if !r.sweeping {
+		r.disk.clear()
+	}
+	r.reopen("by itself")
 }
 
 func (r *run) stepCrash() {
@@ -406,16 +417,15 @@ func (r *run) stepSpace() {
 	if r.disk.faults() > 0 {
 		return
 	}
-	deadline := time.Now().Add(patience)
-	for {
+	for tries := 0; ; tries++ {
 		before := r.model.head()
 		r.submit(commit{at: r.clock.now(), ops: []op{{kind: batchlog.OpPut, space: 1, key: "space", value: r.value()}}})
 		if r.disk.crashed() || r.disk.faults() > 0 || r.model.head() > before {
 			return
 		}
-		if time.Now().After(deadline) {
+		if tries > int(patience/tick) {
 			r.t.Fatalf("step %d: there is space again, but no write is taken", r.step)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(tick)
 	}
 }

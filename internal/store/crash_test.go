@@ -31,7 +31,8 @@ func TestCrash(t *testing.T) {
 				at := s.Applied()
 				mustBe(t, s, at, fold(t, records, at))
 				last := at + (900-at)/2
-				fs = crashWhile(t, s, fs, rng, func() { applyAfter(t, s, records[:last], 1+rng.IntN(30)) })
+				some := 1 + rng.IntN(30)
+				fs = crashWhile(t, s, fs, rng, func() { applyAfter(t, s, records[:last], some) })
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}

@@ -203,6 +203,8 @@ func TestFailedForGood(t *testing.T) {
 			s := open(t, errorfs.Wrap(mem, f), 0)
 			records := newMaker(8).records(2000, 500)
 			applyAfter(t, s, records[:300], 20)
+			flush(t, s) // with four full memtables the next Flush would wait, for ever once the store has failed
+			applyAfter(t, s, records[:310], 20)
 			snap, err := s.Snapshot()
 			if err != nil {
 				t.Fatal(err)
@@ -212,7 +214,7 @@ func TestFailedForGood(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "failed", func() bool { return s.Failed() != nil })
-			if err := s.Apply(records[300:301]); err == nil {
+			if err := s.Apply(records[310:311]); err == nil {
 				t.Error("applied after it failed")
 			}
 			if err := s.Failed(); !strings.Contains(err.Error(), "broken") {

@@ -33,6 +33,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	value, closer, err := snap.snap.Get(appliedKey)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
+		snap.id = s.opts.Base
 	case err != nil:
 		return nil, errors.Join(readError(err), snap.snap.Close())
 	default:
@@ -130,6 +131,10 @@ type cursor struct {
 
 	mu sync.Mutex // one Next and a Close of the snapshot may come together
 	it *pebble.Iterator
+
+	// What Next returned is copied: Pebble's own memory goes with the store's Close, which may come before the caller
+	// has looked at it.
+	key, value []byte
 }
 
 func (c *cursor) Next() (key, value []byte, err error) {
@@ -148,11 +153,11 @@ func (c *cursor) Next() (key, value []byte, err error) {
 		}
 		return nil, nil, io.EOF
 	}
-	value, err = c.it.ValueAndErr()
-	if err != nil {
+	if value, err = c.it.ValueAndErr(); err != nil {
 		return nil, nil, readError(err)
 	}
-	return c.it.Key(), value, nil
+	c.key, c.value = append(c.key[:0], c.it.Key()...), append(c.value[:0], value...)
+	return c.key, c.value, nil
 }
 
 func (c *cursor) step() bool {

@@ -119,7 +119,7 @@ func (s *Store) openPebble() error {
 		defer close(done)
 		db, err = pebble.Open(s.opts.Dir, s.pebbleOptions())
 	}()
-	if !s.opened(done) {
+	if !s.ends(done) {
 		s.left = true
 		s.compactions.Unregister()
 		return s.Failed()
@@ -134,16 +134,16 @@ func (s *Store) openPebble() error {
 	return err
 }
 
-// opened waits until done is closed. It reports false if it never will be: what Pebble waits for while it opens may be a
-// goroutine of its own that could not go on.
-func (s *Store) opened(done <-chan struct{}) bool {
+// ends waits until done is closed. It reports false if it never will be: what Pebble waits for while it opens or closes may be
+// a goroutine of its own that could not go on.
+func (s *Store) ends(done <-chan struct{}) bool {
 	for polls := 0; ; {
 		select {
 		case <-done:
 			return true
-		case <-time.After(openPoll):
+		case <-time.After(endPoll):
 			if s.Failed() != nil {
-				polls++ // if the opening goroutine itself could not go on it is about to end
+				polls++ // if the goroutine itself could not go on it is about to end
 			}
 			if polls > 10 {
 				return false
@@ -152,8 +152,8 @@ func (s *Store) opened(done <-chan struct{}) bool {
 	}
 }
 
-// openPoll is how often an opening that takes its time is asked whether it can still end.
-const openPoll = 20 * time.Millisecond
+// endPoll is how often an opening or a closing that takes its time is asked whether it can still end.
+const endPoll = 20 * time.Millisecond
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
@@ -219,7 +219,16 @@ func (s *Store) Close() error {
 		snap.drop()
 	}
 	s.open.Unlock()
-	err := s.db.Close()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = s.db.Close()
+	}()
+	if !s.ends(done) { // what it waits for could not go on just now
+		s.fs.cut()
+		return s.unlock()
+	}
 	s.cache.Unref()
 	s.fs.cut()
 	return errors.Join(err, s.lock.Close())

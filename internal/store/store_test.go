@@ -340,11 +340,17 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// What a cursor has handed out is valid until its next call, also when the store is closed before: it is the caller's turn.
+// What a cursor has handed out is valid until its next call, also when the store is closed before that: Pebble's memory is gone
+// then, and to look at it may end the process.
 func TestCloseKeepsEntry(t *testing.T) {
 	for _, flushed := range []bool{false, true} {
-		s := open(t, vfs.NewMem(), 0)
-		value := strings.Repeat("v", 20<<10)
+		o := testOptions(vfs.NewMem(), 0)
+		o.MemTableBytes, o.CacheBytes = 64<<20, 64<<20
+		s, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value := strings.Repeat("v", 8<<20) // of its own mapping in the process
 		apply(t, s, put(1, "k", value, "l", value))
 		if flushed {
 			flush(t, s)
@@ -398,8 +404,13 @@ func TestOpen(t *testing.T) {
 
 func TestGate(t *testing.T) {
 	var g gate
-	if !g.enter() || !g.enter() || !g.close() {
-		t.Fatal("an open gate")
+	for range 2 {
+		if !g.enter() {
+			t.Fatal("an open gate lets nobody in")
+		}
+	}
+	if !g.close() {
+		t.Fatal("an open gate was closed already")
 	}
 	if g.enter() || g.close() {
 		t.Error("a closed gate lets somebody in")

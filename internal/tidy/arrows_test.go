@@ -62,7 +62,7 @@ var modules = map[string][]string{
 	"internal/store":   {pebble},
 	"internal/seglog":  {vfs},
 	"local":            {vfs},
-	"internal/simtest": {vfs + "/..."},
+	"internal/simtest": {vfs + "/...", "github.com/anishathalye/porcupine"},
 	"cmd/batchlog":     {vfs, "github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"examples/...":     {vfs},
 }
