@@ -92,6 +92,39 @@ func FuzzDecodeMeta(f *testing.F) {
 	})
 }
 
+// Ops that no batch makes are an error of the commit, not what they seem to be; those before them are yielded.
+func TestCommitMalformed(t *testing.T) {
+	a, b := closedPath("a"), closedPath("b")
+	good := AppendOp(nil, OpPut, a, nil)
+	for name, bad := range map[string][]byte{
+		"range into another space":       AppendOp(nil, OpDeleteRange, a, b),
+		"range over the spaces within":   AppendOp(nil, OpDeleteRange, a, append(bytes.Clone(open(a)), 0xff)),
+		"range without an upper bound":   AppendOp(nil, OpDeleteRange, a, nil),
+		"path that has no value":         AppendOp(nil, OpPut, []byte{0xa0, 0x70, 1, 7, 0, 0}, nil),
+		"path that is too deep":          AppendOp(nil, OpPut, closedPath(make([]any, MaxPathDepth+1)...), nil),
+		"path without an end":            AppendOp(nil, OpPut, []byte{0xa0, 0x70, 'a', 0}, nil),
+		"op that ends early":             good[:len(good)-2],
+		"op of a kind that is not known": {99},
+	} {
+		db := New(nil)
+		var c Commit
+		if err := c.read(&Record{ID: 7, Count: 2, Ops: append(bytes.Clone(good), bad...)}, &lens{db: db}); err != nil {
+			t.Fatal(err)
+		}
+		ops, errs := 0, []error(nil)
+		for op, err := range c.Ops() {
+			if err != nil {
+				errs = append(errs, err)
+			} else if ops++; !op.Space.Equal(db.Space("a")) {
+				t.Errorf("%s: op %+v", name, op)
+			}
+		}
+		if ops != 1 || len(errs) != 1 {
+			t.Errorf("%s: %d ops, errors %v", name, ops, errs)
+		}
+	}
+}
+
 // A commit of any bytes, as a damaged or a hostile engine may hand it out: ops or an error, never a panic, not even from
 // what the ops say of themselves.
 func FuzzCommit(f *testing.F) {

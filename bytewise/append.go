@@ -230,7 +230,7 @@ func appendBinary(dst, b []byte, depth int) []byte {
 // appendEscaped appends s with the escape of the table above; [unescape] is its mirror image.
 func appendEscaped[S string | []byte](dst []byte, s S) []byte {
 	done := 0
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		switch c := s[i]; {
 		case c <= escLow:
 			dst = append(dst, s[done:i]...)

@@ -142,6 +142,9 @@ func makeDir(fs vfs.FS, dir string) error {
 		}
 		made = append(made, d)
 	}
+	if len(made) == 0 {
+		return nil // also on a full disk
+	}
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make directory %s: %w", dir, err)
 	}

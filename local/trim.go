@@ -34,7 +34,7 @@ func trimInterval(ttl time.Duration) time.Duration {
 
 // trim drops the sealed segments that are past their time, never one that the store has not durably applied.
 func (e *engine) trim(ctx context.Context) error {
-	if ctx.Err() == nil && e.log.Failed() != nil {
+	if e.readOnly() {
 		return nil // nothing more is written, the table of segments included
 	}
 	ttl := e.log.Config().HotTTL
@@ -66,6 +66,9 @@ func (e *engine) trim(ctx context.Context) error {
 	return e.store.ForgetTokens(oldest)
 }
 
+// readOnly reports whether the log takes nothing any more.
+func (e *engine) readOnly() bool { return e.log.Failed() != nil }
+
 // held is the first commit that the log is kept for, by tasks: what they have yet to handle. Without one it is the
 // highest id there may be.
 func (e *engine) held(ctx context.Context) (batchlog.ID, error) {
@@ -96,12 +99,19 @@ func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
 		return err
 	}
 	trouble := e.store.Trouble()
-	done, err := e.store.Flush()
-	if err != nil {
-		return fmt.Errorf("flush the store: %w", err)
-	}
+	var done <-chan struct{}
+	begun := make(chan flushBegun, 1)
+	go func() { // when the store fails under it this may never return
+		done, err := e.store.Flush()
+		begun <- flushBegun{done, err}
+	}()
 	for {
 		select {
+		case f := <-begun:
+			if f.err != nil {
+				return fmt.Errorf("flush the store: %w", f.err)
+			}
+			done = f.done
 		case <-done:
 			return nil
 		case <-ctx.Done():
@@ -119,6 +129,12 @@ func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
 			}
 		}
 	}
+}
+
+// flushBegun is what the store says when a flush has begun.
+type flushBegun struct {
+	done <-chan struct{}
+	err  error
 }
 
 // flushPoll is how often a flush that takes its time is asked whether it can still end.

@@ -205,7 +205,7 @@ func (r *runner) release() {
 func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
 	defer close(jobs)
 	var at cursor
-	if _, err := r.read(ctx, keyCursor, &at); err != nil {
+	if err := r.read(ctx, keyCursor, &at); err != nil {
 		return err
 	}
 	source := r.t.Source
@@ -289,14 +289,15 @@ func (r *runner) collect(found <-chan *batchlog.Commit, first batchlog.ID) *wind
 	}
 }
 
-// read is what is under a key of the task's state now.
-func (r *runner) read(ctx context.Context, k batchlog.Key, v any) (bool, error) {
+// read sets v to what is under a key of the task's state now, if anything is.
+func (r *runner) read(ctx context.Context, k batchlog.Key, v any) error {
 	view, err := r.db.View(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer view.Close()
-	return load(view, r.at.state, k, v)
+	_, err = load(view, r.at.state, k, v)
+	return err
 }
 
 // passing reports whether an error of the database goes by with time.

@@ -187,7 +187,7 @@ func (r *runner) report(ctx context.Context, t trouble) error {
 func (r *runner) waitResumed(ctx context.Context) error {
 	for {
 		var c control
-		if _, err := r.read(ctx, keyControl, &c); err != nil || !c.Paused {
+		if err := r.read(ctx, keyControl, &c); err != nil || !c.Paused {
 			return err
 		}
 		if err := sleep(ctx, retryOften); err != nil {

@@ -23,7 +23,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			log.Print(err)
+		}
+	}()
 
 	db, err := local.Open(filepath.Join(dir, "data"), nil)
 	if err != nil {

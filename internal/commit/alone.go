@@ -50,7 +50,7 @@ func (p *Pipeline) Alone(ctx context.Context) (turn uint64, release func(), err 
 
 // barrier returns when all that was taken before is durable.
 func (p *Pipeline) barrier(ctx context.Context, turn uint64) error {
-	r := requests.Get().(*request)
+	r := p.request()
 	r.prop, r.barrier = &batchlog.Proposal{Turn: turn}, true
 	if err := p.enqueue(r); err != nil {
 		return err

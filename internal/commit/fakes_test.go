@@ -20,11 +20,9 @@ import (
 	"github.com/bytespace/batchlog"
 )
 
-// bubble runs test in a bubble. The pool of requests is emptied before and after, as channels may not leave a bubble.
+// bubble runs test in a bubble.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
-	requests = sync.Pool{New: requests.New}
-	defer func() { requests = sync.Pool{New: requests.New} }()
 	synctest.Test(t, test)
 }
 

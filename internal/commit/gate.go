@@ -2,6 +2,7 @@ package commit
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,8 @@ import (
 type gate struct {
 	applied atomic.Uint64
 	held    atomic.Int64 // reads in waiting: lets reached pass by the lock
+	// storeFailed says why the store can't go on. An Apply that was under way then may never return.
+	storeFailed func() error
 
 	mu struct {
 		sync.Mutex
@@ -66,16 +69,39 @@ func (g *gate) wait(ctx context.Context, id batchlog.ID, most time.Duration) err
 	}
 	g.mu.waiting[h] = struct{}{}
 	g.mu.Unlock()
-	select {
-	case err := <-h.done:
-		return err
-	case <-ctx.Done():
+	err, failed := g.await(ctx, h)
+	if err == nil && failed == nil {
+		return nil
 	}
 	g.mu.Lock()
 	delete(g.mu.waiting, h)
 	g.mu.Unlock()
-	return &batchlog.WaitError{For: id, Applied: batchlog.ID(g.applied.Load()), Waited: time.Since(began), Err: context.Cause(ctx)}
+	if failed != nil {
+		return failed
+	}
+	return &batchlog.WaitError{For: id, Applied: batchlog.ID(g.applied.Load()), Waited: time.Since(began), Err: err}
 }
+
+// await waits for h. waited is why ctx ended first, failed why the store will not get there.
+func (g *gate) await(ctx context.Context, h *hold) (waited, failed error) {
+	look := time.NewTicker(holdPoll)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-h.done:
+			return nil, err
+		case <-ctx.Done():
+			return context.Cause(ctx), nil
+		case <-look.C:
+			if err := g.storeFailed(); err != nil {
+				return nil, fmt.Errorf("%w until the database is opened again: %w", batchlog.ErrReadOnly, err)
+			}
+		}
+	}
+}
+
+// holdPoll is how often a held read looks whether what it waits for can still come.
+const holdPoll = 50 * time.Millisecond
 
 // reached lets go of the reads that ask for id or less.
 func (g *gate) reached(id batchlog.ID) {

@@ -68,7 +68,9 @@ type Pipeline struct {
 	alone   chan struct{} // held by the transaction that runs alone
 	done    chan struct{} // closed by Close
 	written chan struct{} // closed when the write loop has ended
-	wg      sync.WaitGroup
+
+	requests sync.Pool // of *request that were answered
+	wg       sync.WaitGroup
 
 	// The write loop owns these.
 	next     batchlog.ID // id of the next commit
@@ -100,6 +102,7 @@ func New(o Options) *Pipeline {
 	}
 	p.applier.init()
 	p.reads.applied.Store(uint64(o.Store.Applied()))
+	p.reads.storeFailed = o.Store.Failed
 	p.recent.next = p.next
 	p.tokens.under = map[string]*tokenEntry{}
 	p.wg.Go(p.writeLoop)
@@ -123,7 +126,7 @@ func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlo
 
 // submit hands a proposal to the write loop and waits for its answer.
 func (p *Pipeline) submit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
-	r := requests.Get().(*request)
+	r := p.request()
 	r.prop = prop
 	if prop.Reads != nil {
 		if err := p.prevalidate(ctx, r); err != nil {
@@ -134,6 +137,14 @@ func (p *Pipeline) submit(ctx context.Context, prop *batchlog.Proposal) (batchlo
 		return 0, err
 	}
 	return r.wait(ctx)
+}
+
+// request is one to be filled in.
+func (p *Pipeline) request() *request {
+	if r, ok := p.requests.Get().(*request); ok {
+		return r
+	}
+	return &request{done: make(chan answer, 1), pool: &p.requests}
 }
 
 func (p *Pipeline) enqueue(r *request) error {
@@ -326,7 +337,7 @@ func (p *Pipeline) flush() {
 // the matter by then.
 func (p *Pipeline) note(err error) {
 	if p.broken == nil && errors.Is(err, batchlog.ErrUncertain) {
-		p.broken = fmt.Errorf("%w until the database is opened again: %s", batchlog.ErrReadOnly, err)
+		p.broken = fmt.Errorf("%w until the database is opened again: %s", batchlog.ErrReadOnly, err) //nolint:errorlint // the ErrUncertain was that write's, not the later ones'
 	}
 }
 

@@ -18,6 +18,7 @@ type request struct {
 
 	state atomic.Uint32
 	done  chan answer // has room for one
+	pool  *sync.Pool  // where it goes when it was answered
 }
 
 type answer struct {
@@ -31,8 +32,6 @@ const (
 	stateTaken         // by the write loop, which will answer
 	stateLeft          // by its caller, before it was taken
 )
-
-var requests = sync.Pool{New: func() any { return &request{done: make(chan answer, 1)} }}
 
 // wait returns the write loop's answer. If ctx ends before the request was taken it is withdrawn.
 func (r *request) wait(ctx context.Context) (batchlog.ID, error) {
@@ -51,7 +50,7 @@ func (r *request) wait(ctx context.Context) (batchlog.ID, error) {
 	}
 	r.prop, r.keys, r.checked, r.barrier = nil, nil, 0, false
 	r.state.Store(stateQueued)
-	requests.Put(r)
+	r.pool.Put(r)
 	return a.id, a.err
 }
 

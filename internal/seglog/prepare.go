@@ -69,6 +69,7 @@ type preparer struct {
 		need    int64      // the least that will do
 		ready   *prepared
 		err     error // of the last try
+		full    bool  // there was no space when one was last made or tried
 		tried   time.Time
 		stopped bool
 	}
@@ -159,6 +160,7 @@ func (l *Log) prepareLoop() {
 		f, err := l.prepare(size, need)
 		p.mu.Lock()
 		p.mu.ready, p.mu.err, p.mu.size, p.mu.tried = f, err, 0, time.Now()
+		p.mu.full = noSpace(err)
 		p.mu.done.Broadcast()
 		p.mu.Unlock()
 	}

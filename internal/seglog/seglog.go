@@ -171,7 +171,7 @@ func (l *Log) Failed() error {
 func (l *Log) NoSpace() bool {
 	l.next.mu.Lock()
 	defer l.next.mu.Unlock()
-	return noSpace(l.next.mu.err)
+	return l.next.mu.full
 }
 
 // Oldest is the oldest commit in the log, head+1 if it has none.

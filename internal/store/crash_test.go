@@ -21,7 +21,7 @@ func TestCrash(t *testing.T) {
 				t.Fatal(err)
 			}
 			syncRoot(t, fs)
-			for lives := 0; lives < 4; lives++ {
+			for range 4 {
 				o := testOptions(fs, 0)
 				o.MemTableBytes = smallMemTable << rng.IntN(3)
 				s, err := Open(o)

@@ -202,7 +202,7 @@ type patientDir struct {
 }
 
 func (d *patientDir) Sync() error {
-	err := error(batchlog.ErrClosed)
+	err := batchlog.ErrClosed
 	if !d.fs.dead.Load() {
 		err = d.File.Sync()
 	}

@@ -214,9 +214,10 @@ func (s *Store) Close() error {
 		s.fs.cut()
 		return s.unlock()
 	}
+	var dropped error
 	s.open.Lock()
 	for snap := range s.open.snapshots {
-		snap.drop()
+		dropped = errors.Join(dropped, snap.drop())
 	}
 	s.open.Unlock()
 	var err error
@@ -231,7 +232,7 @@ func (s *Store) Close() error {
 	}
 	s.cache.Unref()
 	s.fs.cut()
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(dropped, err, s.lock.Close())
 }
 
 // unlock gives up the directory's lock, with the reference that Pebble has.
