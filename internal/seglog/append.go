@@ -70,10 +70,13 @@ func (l *Log) begin(size int) error {
 	group := segment.GroupHead + size
 	full := t.offset+int64(group) > t.seg.size
 	if full || l.rollSoon.Load() && t.offset > segment.HeaderSize {
-		if err := l.roll(int64(group)); err != nil {
+		err := l.roll(int64(group))
+		if err != nil && (full || l.Failed() != nil) {
 			return err
 		}
-		l.rollSoon.Store(false)
+		if err == nil {
+			l.rollSoon.Store(false)
+		}
 	}
 	if rest := cap(t.chunk) - len(t.chunk); rest < max(group, chunkRest) {
 		t.chunk = make([]byte, 0, max(group, chunkBytes))

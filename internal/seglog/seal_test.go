@@ -202,6 +202,27 @@ func TestExpired(t *testing.T) {
 	w.wantRead(batchlog.First(), w.all)
 }
 
+// A segment that is to end for its age, and can't because the disk is full, takes what it has room for.
+func TestRollIfOlderWithoutSpace(t *testing.T) {
+	fs := &watch{FS: vfs.NewMem()}
+	w := begin(t, options(fs, 64<<10))
+	w.write(put(100, "a"))
+	fs.on(failOn("write", preparedPrefix, syscall.ENOSPC))
+	w.log.RollIfOlder(time.UnixMicro(1<<50), time.Second)
+	w.write(put(100, "b"))
+	if n := w.log.Status().Segments; n != 1 {
+		t.Errorf("%d segments", n)
+	}
+	fs.on(nil)
+	eventually(t, "the segment ends", func() bool {
+		w.write(put(10, "c"))
+		return w.log.Status().Segments == 2
+	})
+	w.sealed()
+	w.verify()
+	w.wantRead(batchlog.First(), w.all)
+}
+
 // Dropped segments are gone from the manifest before their files go; a manifest that can't be written leaves the files.
 func TestTrimFails(t *testing.T) {
 	fs := &watch{FS: vfs.NewMem()}

@@ -295,18 +295,7 @@ func (c *crowd) linearizable() {
 // TestCrowdCrashes runs a crowd through losses of power: what anybody was told, or saw in the log, is there afterwards, and
 // the calls are linearizable across.
 func TestCrowdCrashes(t *testing.T) {
-	seeds := 6
-	if testing.Short() {
-		seeds = 2
-	}
-	if *flagSeeds > 0 {
-		seeds = *flagSeeds
-	}
-	for i := range seeds {
-		seed := uint64(i + 1)
-		if *flagSeed != 0 {
-			seed = *flagSeed
-		}
+	for seed := range seeds(6, 2) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := newRand(seed)
 			d := newDisk(nil, seed)
@@ -326,9 +315,6 @@ func TestCrowdCrashes(t *testing.T) {
 			c.linearizable()
 			c.close()
 		})
-		if *flagSeed != 0 {
-			return
-		}
 	}
 }
 

@@ -285,20 +285,9 @@ type step struct {
 
 // TestPrograms runs random programs, each with everything that may go wrong, or with none of it.
 func TestPrograms(t *testing.T) {
-	seeds := *flagSeeds
-	if seeds == 0 {
-		seeds = 24
-		if testing.Short() {
-			seeds = 8
-		}
-	}
-	first := uint64(1)
-	if *flagSeed != 0 {
-		first, seeds = *flagSeed, 1
-	}
 	total := map[string]int{}
 	var mu sync.Mutex
-	for seed := first; seed < first+uint64(seeds); seed++ {
+	for seed := range seeds(24, 8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			r := newRun(t, seed, randomMix(seed))
 			r.program()
