@@ -45,10 +45,13 @@ func (e *engine) hold(ctx context.Context, o batchlog.ReadOptions) error {
 	if e.closed.Load() {
 		return batchlog.ErrClosed
 	}
-	if err := ctx.Err(); err != nil {
+	if err := e.lines.Hold(ctx, o); err != nil {
+		return err // says what was waited for, also if ctx had ended before
+	}
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return e.lines.Hold(ctx, o)
+	return nil
 }
 
 // Log is as batchlog.Engine says.

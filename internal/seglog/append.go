@@ -165,7 +165,9 @@ func (l *Log) roll(group int64) error {
 	if err != nil {
 		return err
 	}
-	if err := l.rollTo(p); err != nil {
+	err = l.rollTo(p)
+	l.next.used(err)
+	if err != nil {
 		if noSpace(err) && l.Failed() == nil {
 			return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 		}

@@ -69,7 +69,8 @@ type preparer struct {
 		need    int64      // the least that will do
 		ready   *prepared
 		err     error // of the last try
-		full    bool  // there was no space when one was last made or tried
+		full    bool  // there was no space when one was last made
+		stuck   bool  // there was no space when one was last taken into use
 		tried   time.Time
 		stopped bool
 	}
@@ -127,6 +128,13 @@ func (p *preparer) take(size, need int64) (*prepared, error) {
 			return nil, p.mu.err
 		}
 	}
+}
+
+// used notes how it went to take a file into use.
+func (p *preparer) used(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.stuck = noSpace(err)
 }
 
 // drop removes the file that is ready.

@@ -171,7 +171,7 @@ func (l *Log) Failed() error {
 func (l *Log) NoSpace() bool {
 	l.next.mu.Lock()
 	defer l.next.mu.Unlock()
-	return l.next.mu.full
+	return l.next.mu.full || l.next.mu.stuck
 }
 
 // Oldest is the oldest commit in the log, head+1 if it has none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/bytespace/batchlog"
@@ -110,7 +111,7 @@ func samePairs(got, want []pair) error {
 // timesAscend (5): times never go back along ids, each is the clock's when the commit was made, unless that had gone back, and a
 // commit has the same time for ever.
 func timesAscend(list []seen, m *model) error {
-	last := int64(0)
+	last := int64(math.MinInt64)
 	for _, s := range list {
 		if s.time < last {
 			return fmt.Errorf("commit %d is of %d, before the one before it of %d", s.id, s.time, last)

@@ -208,7 +208,9 @@ func (s *Store) Close() error {
 	full := s.NoSpace()
 	s.fs.stop()
 	began := time.Now()
-	idle := s.use.empty(func() bool { return s.Failed() != nil || full && time.Since(began) > closePatience })
+	idle := s.use.empty(func() bool {
+		return s.Failed() != nil || (full || s.Trouble() != nil) && time.Since(began) > closePatience
+	})
 	if !idle || s.Failed() != nil || s.db == nil {
 		// Pebble waits for what can't come, a lock of its own or space on the disk. It is left behind, cut off from the disk.
 		s.fs.cut()
@@ -244,7 +246,7 @@ func (s *Store) unlock() error {
 	return err
 }
 
-// closePatience is how long Close waits on a full disk for what is under way.
+// closePatience is how long Close waits for what is under way on a disk that is full, or that fails.
 const closePatience = 200 * time.Millisecond
 
 // Trouble is the last failure of background work, such as a flush, or nil: another one each time that there is another failure.
