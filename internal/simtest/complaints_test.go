@@ -264,8 +264,16 @@ func TestComplaint16HeldReads(t *testing.T) {
 	fs := gatedFS{vfs.NewMem(), make(chan struct{})}
 	s := onStage(t, fs)
 	defer close(fs.gate)
-	for st := s.status(); st.Head < st.Applied+20; st = s.status() {
-		if st.Head > 2000 {
+	stuck := func() bool { // behind, and not only for a moment
+		before := s.status()
+		if before.Head < before.Applied+20 {
+			return false
+		}
+		time.Sleep(100 * time.Millisecond)
+		return s.status().Applied == before.Applied
+	}
+	for !stuck() {
+		if st := s.status(); st.Head > 2000 {
 			t.Fatalf("the store is not stuck: %+v", st)
 		}
 		s.fill(20)

@@ -74,6 +74,7 @@ func (p *patientFS) calm(err error) {
 	}
 	select {
 	case <-p.stopped:
+		time.Sleep(time.Millisecond) // it is about to be cut off, and tries on until then
 	case <-time.After(failRetry):
 	}
 }
