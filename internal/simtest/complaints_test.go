@@ -33,10 +33,12 @@ import (
 //	14      poison                                      TestPoison in package task
 //	15      no reading of one's own writes              reads.go in enginetest, TestLinearizable
 //	16      held reads hang                             TestComplaint16HeldReads, waits.go in enginetest
+//	22      a segment is deleted under who reads it     TestComplaint22TrimUnderReaders
 //	26      a store ahead of its log                    TestComplaint26StoreAhead
 //	30, 31  disk full                                   TestComplaint30DiskFull, TestPrograms
 //	32, 33  a flipped bit ends the log                  TestComplaint32FlipIsNotTheEnd, TestComplaint33TornTailIs, TestFlips
 //	34      slow start                                  TestComplaint34StartCost
+//	35, 36  filters, starting at a time cost too much   TestComplaint35FilterCost, TestComplaint36StartByTime
 //	37      retention by clients' clocks                TestComplaint37OwnClock
 //	38      nobody knows what holds the log             TestHoldsTheLog in package task
 //	40      limits that show too late                   limits.go in enginetest
@@ -141,7 +143,7 @@ func TestComplaint05Bookmarks(t *testing.T) {
 	if at := come(); at != head {
 		t.Errorf("has come to %d, head is %d", at, head)
 	}
-	if _, after, _ := d.logReads(); after-before > 64<<10 {
+	if _, after, _ := d.logReads(); after-before > 128<<10 { // a segment may be sealed meanwhile
 		t.Errorf("read %d bytes of the log to go on at its head", after-before)
 	}
 }

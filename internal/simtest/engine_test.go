@@ -10,22 +10,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestEngine runs the suite of all engines on local, in memory and, not in short runs, on the disk.
+// TestEngine runs the suite of all engines on local: on the disk, in short runs in memory.
 func TestEngine(t *testing.T) {
-	t.Run("Memory", func(t *testing.T) {
-		enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
-			t.Helper()
-			return subject(t, o, vfs.NewMem(), "db")
-		})
-	})
-	t.Run("Disk", func(t *testing.T) {
+	enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
+		t.Helper()
 		if testing.Short() {
-			t.Skip("memory is enough for a short run")
+			return subject(t, o, vfs.NewMem(), "db")
 		}
-		enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
-			t.Helper()
-			return subject(t, o, vfs.Default, t.TempDir())
-		})
+		return subject(t, o, vfs.Default, t.TempDir())
 	})
 }
 
