@@ -9,24 +9,6 @@ import (
 	"github.com/bytespace/batchlog"
 )
 
-// Status is how a task is.
-type Status struct {
-	Name   string      `json:"name"`
-	State  string      `json:"state"` // "running", "idle", "paused", "failing", "stopped" or "waiting for a worker"
-	Source []string    `json:"source,omitempty"`
-	Cursor batchlog.ID `json:"cursor"` // the newest commit that was handled
-	Head   batchlog.ID `json:"head"`
-	Parked int         `json:"parked"`
-	Worker string      `json:"worker,omitempty"`
-
-	// Of the window that fails, if one does.
-	First    batchlog.ID `json:"first,omitempty"`
-	Last     batchlog.ID `json:"last,omitempty"`
-	Attempts int         `json:"attempts,omitempty"`
-	Error    string      `json:"error,omitempty"`
-	Next     time.Time   `json:"next,omitzero"` // when it is tried again
-}
-
 // List returns all tasks that have ever run and were not dropped, by name.
 func List(ctx context.Context, db *batchlog.DB) ([]Status, error) {
 	v, err := db.View(ctx)
@@ -97,9 +79,6 @@ func get(v *batchlog.View, db *batchlog.DB, name string) (Status, error) {
 	}
 	s.Source, s.Cursor = conf.Source, pos.ID
 	alive := time.Until(l.Until) > 0
-	if alive {
-		s.Worker = f.Worker
-	}
 	if failing {
 		s.First, s.Last, s.Attempts, s.Error, s.Next = tr.First, tr.Last, tr.Attempts, tr.Error, tr.Next
 	}

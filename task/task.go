@@ -33,6 +33,10 @@ type Task struct {
 	Name string
 	// Source is the spaces whose commits are handled, with the spaces within; none: all.
 	Source []*batchlog.Space
+	// Derives is the spaces, with those within, that this task alone writes: to others they are read-only, and reads there are held until the
+	// task has handled every commit of its sources that was there when they arrived. A space has at most one task that derives it, and what a
+	// task derives may not lead, over other tasks, back to its sources.
+	Derives []*batchlog.Space
 	// Start is where a task that is new begins; afterwards its cursor says where it is.
 	Start batchlog.Position
 	// Window says how many commits are handled together.
@@ -47,6 +51,8 @@ type Task struct {
 	// Handle handles a window. What it writes to w is committed with the cursor; an error makes it be tried again. It may be called several
 	// times for one window, and for several windows at once if Concurrency is more than 1.
 	Handle func(ctx context.Context, w *Window) error
+	// Stall is how long a task that has commits to handle may make no progress before its state is "stalled"; 0: 1 minute.
+	Stall time.Duration
 	// Logger is told of retries, parked windows and changes of the worker; nil: nobody.
 	Logger *slog.Logger
 }
