@@ -113,8 +113,11 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 	p := &b.proposal
 	p.Token = b.Token
 	p.Meta = p.Meta[:0]
-	if b.Token == "" && len(b.Labels) == 0 {
+	if b.Token == "" && len(b.Labels) == 0 && p.Task == nil {
 		return p, nil
+	}
+	if b.Token != "" && p.Task != nil {
+		return nil, fmt.Errorf("token on the commit of a task, which its cursor makes unique already: %w", ErrUnsupported)
 	}
 	if len(b.Token) > MaxTokenBytes {
 		return nil, &LimitError{What: "token", Size: int64(len(b.Token)), Limit: MaxTokenBytes}
@@ -135,6 +138,9 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 	slices.Sort(names)
 	for _, name := range names {
 		p.Meta = appendLabel(p.Meta, name, b.Labels[name])
+	}
+	if p.Task != nil && !p.Task.Admin {
+		p.Meta = appendTaskMove(p.Meta, p.Task)
 	}
 	if n := len(p.Meta); n > MaxMetaBytes {
 		return nil, &LimitError{What: "labels", Size: int64(n), Limit: MaxMetaBytes, Hint: "keep large texts in values"}

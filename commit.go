@@ -13,6 +13,7 @@ type Commit struct {
 	Time   time.Time         // of the commit, to the microsecond; never before that of an earlier id
 	Labels map[string]string // nil when there are none
 	Hooks  []*Space          // whose pre-commit hooks the commit passed
+	Task   *TaskMove         // of the window of a task; nil: the commit is none
 
 	count    int
 	ops      []byte
@@ -121,7 +122,7 @@ func (c *Commit) read(r *Record, l *lens) error {
 	if err != nil {
 		return fmt.Errorf("commit %d: %w", r.ID, err)
 	}
-	c.Labels = m.Labels
+	c.Labels, c.Task = m.Labels, m.Task
 	for _, path := range m.Hooks {
 		s, err := l.db.spaceOf(path)
 		if err != nil {

@@ -55,7 +55,8 @@ type Status struct {
 	Flushed ID     `json:"flushed"` // commit that the store would have after a crash, before replay
 	Oldest  ID     `json:"oldest"`  // oldest commit in the log; head+1 when it has none
 	Epoch   Epoch  `json:"epoch"`
-	UUID    string `json:"uuid"` // of the database
+	UUID    string `json:"uuid"`    // of the database
+	Session string `json:"session"` // of this opening of it, never given twice
 
 	State  string `json:"state"`            // "open", "no space" or "read-only"
 	Reason string `json:"reason,omitempty"` // why the state is not "open"

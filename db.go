@@ -108,6 +108,9 @@ func (db *DB) Status(ctx context.Context) (Status, error) {
 // Close ends all that waits or follows with ErrClosed and closes the database. It is safe to call it twice.
 func (db *DB) Close() error { return db.engine.Close() }
 
+// Owns returns why s can't be used with db, or nil. It is for packages that extend the database.
+func (db *DB) Owns(s *Space) error { return db.owns(s) }
+
 // owns reports why s can't be used with db.
 func (db *DB) owns(s *Space) error {
 	switch {
@@ -120,6 +123,9 @@ func (db *DB) owns(s *Space) error {
 	}
 	return nil
 }
+
+// SpaceAt is the space with this path as [Space.Stored] gives it, which is copied.
+func (db *DB) SpaceAt(path []byte) (*Space, error) { return db.spaceOf(path) }
 
 var errPath = errors.New("malformed path of a space")
 

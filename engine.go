@@ -36,6 +36,9 @@ type Proposal struct {
 
 	Reads *Reads // what the ops depend on; nil: nothing, the write is blind
 	Turn  uint64 // from Queuer.Queue; 0: none
+
+	// Task is set on what a task commits. Its ops may be in spaces that this task derives; those of others may not.
+	Task *TaskMove
 }
 
 // Reads is what a transaction has read, to be validated when it gets its id.
@@ -114,6 +117,8 @@ type ReadOptions struct {
 	Stale   bool          // any state
 	AtLeast ID            // the state at this id or later, instead of head
 	MaxWait time.Duration // 0: as long as the context lets it
+	Only    string        // of a view: nothing but the own keys of the space with this stored path is going to be read; "": anything
+	Plain   bool          // derived spaces are read as they are, without a wait for their tasks: what transactions do
 	Reverse bool          // scans descend
 }
 

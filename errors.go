@@ -82,9 +82,23 @@ type WaitError struct {
 	Applied ID            // the commit that the store had reached
 	Waited  time.Duration // how long
 	Err     error         // why the wait ended
+
+	// Of a read in a derived space that waited for its task.
+	Space  *Space // the derived space; nil: the read waited for the store alone
+	Task   string
+	State  string // of the task: "running", "paused", …
+	Cursor ID     // the commit that it has handled
+	Reason string // its last error, or why it stands still; "" if it has none
 }
 
 func (e *WaitError) Error() string {
+	if e.Space != nil {
+		s := fmt.Sprintf("read of %s held %s until task %s, which is %s at commit %d, has handled commit %d", e.Space, e.Waited.Round(time.Microsecond), e.Task, e.State, e.Cursor, e.For)
+		if e.Reason != "" {
+			s += " (" + e.Reason + ")"
+		}
+		return s + ": " + e.Err.Error()
+	}
 	return fmt.Sprintf("read held %s for commit %d, the store is at %d: %v", e.Waited.Round(time.Microsecond), e.For, e.Applied, e.Err)
 }
 

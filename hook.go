@@ -320,7 +320,7 @@ func (r *hookRun) refresh() {
 
 // result is the proposal that came out.
 func (r *hookRun) result(p *Proposal) (*Proposal, error) {
-	out := &Proposal{Token: p.Token, Turn: p.Turn, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops)}
+	out := &Proposal{Token: p.Token, Turn: p.Turn, Task: p.Task, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops)}
 	if r.edited {
 		out.Ops, out.Count = nil, 0
 		for i := range r.ops {
@@ -330,11 +330,16 @@ func (r *hookRun) result(p *Proposal) (*Proposal, error) {
 			}
 		}
 	}
-	out.Meta = slices.Clip(p.Meta)
+	var move []byte // its item comes behind those of hooks
+	if p.Task != nil && !p.Task.Admin {
+		move = appendTaskMove(nil, p.Task)
+	}
+	out.Meta = slices.Clip(p.Meta[:len(p.Meta)-len(move)])
 	slices.SortFunc(r.passed, func(a, b *Space) int { return bytes.Compare(a.prefix, b.prefix) })
 	for _, s := range slices.CompactFunc(r.passed, (*Space).Equal) {
 		out.Meta = appendMeta(out.Meta, metaHook, s.prefix)
 	}
+	out.Meta = append(out.Meta, move...)
 	if n := len(out.Meta) + len(out.Ops); n > MaxBatchBytes {
 		return nil, &LimitError{What: "batch with what hooks added", Size: int64(n), Limit: MaxBatchBytes, Hint: "write it as several batches"}
 	}

@@ -28,11 +28,14 @@ func (r *Record) Size() int { return len(r.Meta) + len(r.Ops) }
 //	3    logs: the numbers (uvarint) of all logs that hold a part of the commit, ascending. A commit
 //	     without it is whole in the log where it stands
 //	4    hook: the closed path of a space whose pre-commit hooks the commit passed; sorted
+//	5    task: length of the name (uvarint), name, fence, cursor before, cursor after (uvarint each); of the commit of a
+//	     task's window. A cursor after of 0: it doesn't move
 const (
 	metaToken = 1
 	metaLabel = 2
 	metaLogs  = 3
 	metaHook  = 4
+	metaTask  = 5
 )
 
 func appendMeta(dst []byte, tag byte, item []byte) []byte {
@@ -63,6 +66,7 @@ type Meta struct {
 	Labels map[string]string // nil when there are none
 	Logs   []uint64          // nil: the log where the record stands, alone
 	Hooks  [][]byte          // closed paths of spaces whose pre-commit hooks the commit passed
+	Task   *TaskMove         // nil: not of a task
 }
 
 var errMeta = errors.New("malformed meta")
@@ -101,6 +105,12 @@ func DecodeMeta(b []byte) (Meta, error) {
 			}
 		case metaHook:
 			m.Hooks = append(m.Hooks, item)
+		case metaTask:
+			move, err := decodeTaskMove(item)
+			if err != nil {
+				return Meta{}, err
+			}
+			m.Task = move
 		default:
 			return Meta{}, fmt.Errorf("%w: unknown tag %d", errMeta, tag)
 		}

@@ -110,6 +110,10 @@ func (s *Space) Path() []any {
 	return v.([]any)
 }
 
+// Stored is the path of s as log and store hold it, closed: what every stored key of s begins with. Without its last byte, 00, it is open:
+// what every stored key in the subtree begins with. It is for engines and for packages that extend the database; [DB.SpaceAt] is its inverse.
+func (s *Space) Stored() []byte { return s.prefix }
+
 // String is the path of s for people: a/b where all parts are plain strings, else a JSON array; the root is "/".
 func (s *Space) String() string {
 	if s.err != nil {
@@ -170,13 +174,19 @@ func (s *Space) Get(ctx context.Context, k Key, opts ...ReadOption) ([]byte, err
 // error ends it, also that of ctx.
 func (s *Space) Scan(ctx context.Context, r Range, opts ...ReadOption) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		v, err := s.db.View(ctx, opts...)
+		if s.err != nil {
+			yield(Entry{}, s.err)
+			return
+		}
+		o := readOptions(opts)
+		o.Only = string(s.prefix)
+		v, err := s.db.view(ctx, o)
 		if err != nil {
 			yield(Entry{}, err)
 			return
 		}
 		defer v.Close()
-		v.scan(ctx, s, r, readOptions(opts).Reverse, yield)
+		v.scan(ctx, s, r, o.Reverse, yield)
 	}
 }
 

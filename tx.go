@@ -78,7 +78,7 @@ func (db *DB) tryUpdate(ctx context.Context, fn func(tx *Tx) error, alone bool) 
 		defer release()
 		turn = t
 	}
-	snap, err := db.engine.View(ctx, ReadOptions{})
+	snap, err := db.engine.View(ctx, ReadOptions{Plain: true})
 	if err != nil {
 		return 0, err
 	}

@@ -23,8 +23,15 @@ type View struct {
 }
 
 // View returns the store at one id: by default at head when it was called, or later. See [Stale], [AtLeast] and [MaxWait].
+//
+// Spaces that tasks derive are as of that id, too: a read there waits, as long as ctx and MaxWait let it, until the task has handled
+// all commits up to it, and shows what came of these and of none after. In a Stale view they are as they happen to be.
 func (db *DB) View(ctx context.Context, opts ...ReadOption) (*View, error) {
-	snap, err := db.engine.View(ctx, readOptions(opts))
+	return db.view(ctx, readOptions(opts))
+}
+
+func (db *DB) view(ctx context.Context, o ReadOptions) (*View, error) {
+	snap, err := db.engine.View(ctx, o)
 	if err != nil {
 		return nil, err
 	}

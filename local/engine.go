@@ -10,6 +10,16 @@ import (
 
 // Commit is as batchlog.Engine says.
 func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+	if err := e.roster.Permit(p); err != nil {
+		return 0, err
+	}
+	if p.Task != nil {
+		return e.roster.Commit(ctx, p, e.commit)
+	}
+	return e.commit(ctx, p)
+}
+
+func (e *engine) commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
 	if e.hooks.Touch(p) {
 		return e.commitHooked(ctx, p)
 	}
@@ -26,6 +36,9 @@ func (e *engine) Get(ctx context.Context, key []byte, o batchlog.ReadOptions) ([
 	if err := e.hold(ctx, o); err != nil {
 		return nil, err
 	}
+	if err := e.roster.Hold(ctx, key, o); err != nil {
+		return nil, err
+	}
 	return e.store.Get(key)
 }
 
@@ -34,12 +47,35 @@ func (e *engine) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Sna
 	if err := e.hold(ctx, o); err != nil {
 		return nil, err
 	}
-	s, err := e.store.Snapshot()
+	if o.Only != "" {
+		if err := e.roster.Hold(ctx, []byte(o.Only), o); err != nil {
+			return nil, err
+		}
+		o.Plain = true
+	}
+	return e.roster.View(ctx, o)
+}
+
+// parts is the engine as its roster sees it.
+type parts struct{ *engine }
+
+// Hold returns when the store is as far as o asks for.
+func (p parts) Hold(ctx context.Context, o batchlog.ReadOptions) error { return p.hold(ctx, o) }
+
+// Snapshot returns the store as it is.
+func (p parts) Snapshot() (batchlog.Snapshot, error) {
+	s, err := p.store.Snapshot()
 	if err != nil {
-		return nil, err
+		return nil, err // not a nil *store.Snapshot
 	}
 	return s, nil
 }
+
+// Applied is the commit that the store has reached.
+func (p parts) Applied() batchlog.ID { return p.lines.Applied() }
+
+// Session names this opening of the database.
+func (p parts) Session() string { return p.session }
 
 func (e *engine) hold(ctx context.Context, o batchlog.ReadOptions) error {
 	if e.closed.Load() {
@@ -132,7 +168,7 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 	}
 	s := batchlog.Status{
 		Applied: e.lines.Applied(), Head: e.log.Head(), Flushed: flushed, Oldest: e.log.Oldest(),
-		Epoch: e.identity.Epoch, UUID: e.identity.UUID, State: "open",
+		Epoch: e.identity.Epoch, UUID: e.identity.UUID, Session: e.session, State: "open",
 		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
 		Logs:  []batchlog.LogStatus{e.log.Status()},
 		Store: e.store.Status(),

@@ -73,7 +73,7 @@ func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool
 			return id, err
 		}
 	}
-	view, err := e.View(ctx, batchlog.ReadOptions{})
+	view, err := e.View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return 0, err
 	}
@@ -81,6 +81,9 @@ func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool
 	out, err := e.hooks.Run(ctx, &in, view)
 	if err != nil {
 		return 0, err
+	}
+	if err := e.roster.Permit(out); err != nil {
+		return 0, err // of what hooks added
 	}
 	return e.lines.Commit(ctx, out)
 }

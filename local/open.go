@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/commit"
+	"github.com/bytespace/batchlog/internal/roster"
 	"github.com/bytespace/batchlog/internal/seglog"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/bytespace/batchlog/internal/store"
@@ -30,12 +32,14 @@ type engine struct {
 	opts     Options
 	dir      string
 	identity identity
+	session  string // of this opening
 	lock     io.Closer
 	store    *store.Store
 	log      *seglog.Log
 	lines    *commit.Pipeline
 	db       *batchlog.DB // the front over this engine
 	hooks    *batchlog.Hooks
+	roster   *roster.Roster
 
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
@@ -58,7 +62,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 			return nil, fmt.Errorf("directory of the database: %w", err)
 		}
 	}
-	e := &engine{opts: o, dir: dir, flushing: make(chan struct{}, 1)}
+	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.letGo())
@@ -91,6 +95,12 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	e.db = batchlog.New(e)
 	e.hooks = batchlog.NewHooks(e.db)
 	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.roster = roster.New(e.db, parts{e}, e.ctx.Done())
+	if err := e.roster.Load(e.ctx); err != nil {
+		e.stop()
+		e.lines.Close()
+		return nil, fmt.Errorf("read the tasks: %w", err)
+	}
 	e.wg.Go(func() { e.trimLoop(e.ctx) })
 	return e, nil
 }

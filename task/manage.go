@@ -4,160 +4,159 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/taskstate"
 )
-
-// List returns all tasks that have ever run and were not dropped, by name.
-func List(ctx context.Context, db *batchlog.DB) ([]Status, error) {
-	v, err := db.View(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer v.Close()
-	var all []Status
-	for e, err := range v.Scan(db.System().Space("holds"), batchlog.Range{}) {
-		if err != nil {
-			return nil, err
-		}
-		name, err := e.Key.Decode()
-		if err != nil {
-			return nil, err
-		}
-		s, err := get(v, db, fmt.Sprint(name))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
-}
-
-// Get returns how a task is, or [ErrUnknown].
-func Get(ctx context.Context, db *batchlog.DB, name string) (Status, error) {
-	v, err := db.View(ctx)
-	if err != nil {
-		return Status{}, err
-	}
-	defer v.Close()
-	return get(v, db, name)
-}
-
-func get(v *batchlog.View, db *batchlog.DB, name string) (Status, error) {
-	at := spacesOf(db, name)
-	s := Status{Name: name, Head: v.ID()}
-	var (
-		conf config
-		pos  cursor
-		ctl  control
-		f    fence
-		l    lease
-		tr   trouble
-	)
-	known, err := load(v, at.state, keyConfig, &conf)
-	if err == nil && !known {
-		err = fmt.Errorf("%q: %w", name, ErrUnknown)
-	}
-	for k, into := range map[string]any{"cursor": &pos, "control": &ctl, "fence": &f, "lease": &l} {
-		if err == nil {
-			_, err = load(v, at.state, batchlog.K(k), into)
-		}
-	}
-	failing := false
-	if err == nil {
-		failing, err = load(v, at.state, keyTrouble, &tr)
-	}
-	if err != nil {
-		return Status{}, err
-	}
-	for _, err := range v.Scan(at.parked, batchlog.Range{}) {
-		if err != nil {
-			return Status{}, err
-		}
-		s.Parked++
-	}
-	s.Source, s.Cursor = conf.Source, pos.ID
-	alive := time.Until(l.Until) > 0
-	if failing {
-		s.First, s.Last, s.Attempts, s.Error, s.Next = tr.First, tr.Last, tr.Attempts, tr.Error, tr.Next
-	}
-	switch {
-	case ctl.Paused:
-		s.State = "paused"
-	case failing && tr.Stopped && !alive:
-		s.State = "stopped"
-	case !alive:
-		s.State = "waiting for a worker"
-	case failing:
-		s.State = "failing"
-	case s.Head-s.Cursor < skipPersist:
-		s.State = "idle"
-	default:
-		s.State = "running"
-	}
-	return s, nil
-}
 
 // Pause has the task commit no further window until Resume. A window that is being computed is given up.
 func Pause(ctx context.Context, db *batchlog.DB, name string) error {
-	return setControl(ctx, db, name, control{Paused: true})
+	return control(ctx, db, name, func(c *taskstate.Control) { c.Paused = true })
 }
 
 // Resume ends a pause.
 func Resume(ctx context.Context, db *batchlog.DB, name string) error {
-	return setControl(ctx, db, name, control{})
+	return control(ctx, db, name, func(c *taskstate.Control) { c.Paused = false })
 }
 
-func setControl(ctx context.Context, db *batchlog.DB, name string, c control) error {
-	return change(ctx, db, name, func(tx *batchlog.Tx, at spaces) error {
-		save(tx, at.state, keyControl, c)
+func control(ctx context.Context, db *batchlog.DB, name string, set func(*taskstate.Control)) error {
+	return change(ctx, db, name, func(tx *batchlog.Tx, l *taskstate.Look) error {
+		set(&l.Control)
+		taskstate.Save(tx, taskstate.Of(db, name).State, taskstate.KeyControl, l.Control)
 		return nil
 	})
 }
 
 // Reset moves the task's cursor, so that the commit at pos is handled next: again, or with what lies between left out. Its
-// worker, if there is one, starts anew from there. Outputs that were written stay; windows that are parked stay, too.
+// workers start anew from there. Outputs that were written stay; windows that are parked stay, too. The log is kept for the task again
+// if it was let go.
 func Reset(ctx context.Context, db *batchlog.DB, name string, pos batchlog.Position) error {
-	r := runner{db: db, t: Task{Name: name, Start: pos}}
-	start, err := r.start(ctx)
+	start, err := startOf(ctx, db, pos)
 	if err != nil {
 		return err
 	}
-	return change(ctx, db, name, func(tx *batchlog.Tx, at spaces) error {
-		var f fence
-		if _, err := load(tx, at.state, keyFence, &f); err != nil {
-			return err
-		}
-		save(tx, at.state, keyFence, fence{Number: f.Number + 1})
-		tx.Delete(at.state, keyLease)
-		tx.Delete(at.state, keyTrouble)
-		save(tx, at.state, keyCursor, cursor{start})
-		return at.hold(tx, name, start)
+	return change(ctx, db, name, func(tx *batchlog.Tx, l *taskstate.Look) error {
+		at := taskstate.Of(db, name)
+		tx.DeleteRange(at.Workers, batchlog.Range{}) // what they had begun can't be committed any more
+		tx.DeleteRange(at.Claims, batchlog.Range{})
+		tx.Delete(at.State, taskstate.KeyTrouble)
+		tx.Delete(at.State, taskstate.KeyFrontier)
+		l.Cursor.ID, l.Control.LetGo = start, false
+		taskstate.Save(tx, at.State, taskstate.KeyControl, l.Control)
+		taskstate.Save(tx, at.State, taskstate.KeyCursor, l.Cursor)
+		return hold(tx, db, name, start, l.Control)
 	})
 }
 
+// A ResetPlan is what Reset would do.
+type ResetPlan struct {
+	From   batchlog.ID `json:"from"`   // the cursor as it is
+	To     batchlog.ID `json:"to"`     // and as it would be
+	Again  uint64      `json:"again"`  // commits of its sources that would be handled once more
+	Skips  uint64      `json:"skips"`  // commits of its sources that would never be handled
+	Parked int         `json:"parked"` // parked windows, which stay
+}
+
+// PlanReset says what Reset would do, and does nothing.
+func PlanReset(ctx context.Context, db *batchlog.DB, name string, pos batchlog.Position) (ResetPlan, error) {
+	start, err := startOf(ctx, db, pos)
+	if err != nil {
+		return ResetPlan{}, err
+	}
+	v, err := db.View(ctx, systemOnly)
+	if err != nil {
+		return ResetPlan{}, err
+	}
+	defer v.Close()
+	l, known, err := taskstate.Read(v, db, name)
+	if err == nil && !known {
+		err = unknown(name)
+	}
+	if err != nil {
+		return ResetPlan{}, err
+	}
+	p := ResetPlan{From: l.Cursor.ID, To: start, Parked: l.Parked}
+	source, err := sourcesOf(db, &l.Config)
+	if err != nil {
+		return ResetPlan{}, err
+	}
+	n := &p.Again
+	if p.To > p.From {
+		n = &p.Skips
+	}
+	for _, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(min(p.From, p.To)), Until: max(p.From, p.To), Spaces: source}) {
+		if err != nil {
+			return ResetPlan{}, err
+		}
+		*n++
+	}
+	return p, nil
+}
+
 // Drop forgets the task: its cursor, its parked windows, and that the log is kept for it. A worker that still runs ends with an
-// error. What the task has written stays.
+// error. What the task has written stays, and what it derived is for everyone to write.
 func Drop(ctx context.Context, db *batchlog.DB, name string) error {
-	return change(ctx, db, name, func(tx *batchlog.Tx, at spaces) error {
-		tx.DeleteRange(at.state, batchlog.Range{})
-		tx.DeleteRange(at.parked, batchlog.Range{})
-		tx.Delete(at.holds, batchlog.K(name))
+	return change(ctx, db, name, func(tx *batchlog.Tx, _ *taskstate.Look) error {
+		at := taskstate.Of(db, name)
+		for _, s := range []*batchlog.Space{at.State, at.Workers, at.Claims, at.Parked} {
+			tx.DeleteRange(s, batchlog.Range{})
+		}
+		tx.Delete(taskstate.All(db), batchlog.K(name))
+		tx.Delete(taskstate.Holds(db), batchlog.K(name))
 		return nil
 	})
 }
 
-// change changes the state of a task that there is.
-func change(ctx context.Context, db *batchlog.DB, name string, f func(tx *batchlog.Tx, at spaces) error) error {
-	at := spacesOf(db, name)
+// LetGo makes the log no longer be kept for a task, which then ends with a *batchlog.GapError when commits that it has yet to handle, or that are parked,
+// are dropped. The log says who did so: the commit carries the task's name and the reason as labels. Reset takes hold again.
+func LetGo(ctx context.Context, db *batchlog.DB, name, reason string) error {
+	if reason == "" {
+		return errors.New("let go of the log for a task: say why, it is kept in the log")
+	}
+	return change(ctx, db, name, func(tx *batchlog.Tx, l *taskstate.Look) error {
+		l.Control.LetGo = true
+		taskstate.Save(tx, taskstate.Of(db, name).State, taskstate.KeyControl, l.Control)
+		tx.Delete(taskstate.Holds(db), batchlog.K(name))
+		tx.SetLabel("let go of the log for task", name)
+		tx.SetLabel("reason", reason)
+		return nil
+	})
+}
+
+// change changes a task that there is.
+func change(ctx context.Context, db *batchlog.DB, name string, f func(tx *batchlog.Tx, l *taskstate.Look) error) error {
 	_, err := db.Update(ctx, func(tx *batchlog.Tx) error {
-		if _, err := tx.Get(at.state, keyConfig); errors.Is(err, batchlog.ErrNotFound) {
-			return fmt.Errorf("%q: %w", name, ErrUnknown)
-		} else if err != nil {
+		l, known, err := taskstate.Read(tx, db, name)
+		if err == nil && !known {
+			err = unknown(name)
+		}
+		if err != nil {
 			return err
 		}
-		return f(tx, at)
+		tx.SetTask(admin(name))
+		return f(tx, l)
 	})
 	return err
+}
+
+func unknown(name string) error { return fmt.Errorf("%q: %w", name, ErrUnknown) }
+
+// sourcesOf is the spaces that a task follows.
+func sourcesOf(db *batchlog.DB, c *taskstate.Config) ([]*batchlog.Space, error) {
+	if len(c.Source) == 0 {
+		return []*batchlog.Space{db.Root()}, nil
+	}
+	return spacesAt(db, c.Source)
+}
+
+func spacesAt(db *batchlog.DB, paths [][]byte) ([]*batchlog.Space, error) {
+	var list []*batchlog.Space
+	for _, path := range paths {
+		s, err := db.SpaceAt(path)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }

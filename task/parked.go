@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/taskstate"
 )
 
 // A ParkedWindow is a window that failed for good and was set aside. The log keeps its commits.
@@ -23,7 +24,7 @@ type ParkedWindow struct {
 // Parked returns the windows of a task that were set aside, the oldest first.
 func Parked(ctx context.Context, db *batchlog.DB, name string) ([]ParkedWindow, error) {
 	var all []ParkedWindow
-	for e, err := range spacesOf(db, name).parked.Scan(ctx, batchlog.Range{}) {
+	for e, err := range taskstate.Of(db, name).Parked.Scan(ctx, batchlog.Range{}) {
 		if err != nil {
 			return nil, err
 		}
@@ -39,11 +40,11 @@ func Parked(ctx context.Context, db *batchlog.DB, name string) ([]ParkedWindow, 
 // RetryParked asks the task's worker to handle the parked window that begins with commit first once more, or all of them if
 // first is 0. It returns how many there are; they are handled when a worker runs. The task's cursor stays where it is.
 func RetryParked(ctx context.Context, db *batchlog.DB, name string, first batchlog.ID) (int, error) {
-	at := spacesOf(db, name)
+	at := taskstate.Of(db, name)
 	n := 0
 	_, err := db.Update(ctx, func(tx *batchlog.Tx) error {
 		n = 0
-		for e, err := range tx.Scan(at.parked, batchlog.Range{}) {
+		for e, err := range tx.Scan(at.Parked, batchlog.Range{}) {
 			if err != nil {
 				return err
 			}
@@ -53,7 +54,7 @@ func RetryParked(ctx context.Context, db *batchlog.DB, name string, first batchl
 			}
 			if first == 0 || w.First == first {
 				w.Retry = true
-				save(tx, at.parked, e.Key, w)
+				taskstate.Save(tx, at.Parked, e.Key, w)
 				n++
 			}
 		}
@@ -88,52 +89,73 @@ func (r *runner) parkedLoop(ctx context.Context) error {
 
 // retry handles a parked window once, and takes it off the list if that succeeds.
 func (r *runner) retry(ctx context.Context, p ParkedWindow) error {
-	w := &window{first: p.First, last: p.Last}
-	source := r.t.Source
-	if len(source) == 0 {
-		source = []*batchlog.Space{r.db.Root()}
+	w, err := r.window(ctx, p.First, p.Last)
+	if err != nil {
+		return err
 	}
-	for c, err := range r.db.Tail(ctx, batchlog.TailOptions{From: batchlog.At(p.First), Until: p.Last, Spaces: source}) {
+	key := batchlog.K(uint64(p.First))
+	_, err = r.db.Update(ctx, func(tx *batchlog.Tx) error {
+		control, err := r.mayWork(tx)
 		if err != nil {
 			return err
 		}
-		w.add(c)
-	}
-	w.last = p.Last
-	key := batchlog.K(uint64(p.First))
-	_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-		if err := r.mayWork(tx); err != nil {
-			return err
+		if _, err := tx.Get(r.at.Parked, key); err != nil {
+			return err // another worker was faster
 		}
-		if err := r.call(ctx, w.handed(tx, p.Attempts+1)); err != nil {
+		if err := r.call(ctx, r.handed(w, tx, p.Attempts+1)); err != nil {
 			return &handlerError{err}
 		}
-		tx.Delete(r.at.parked, key)
-		return r.rehold(tx)
+		tx.SetTask(r.own())
+		tx.Delete(r.at.Parked, key)
+		return r.rehold(tx, control)
 	})
 	var failed *handlerError
 	switch {
-	case errors.Is(err, errPaused) || passing(err):
-		return nil // it stays on the list
+	case errors.Is(err, errPaused) || passing(err) || errors.Is(err, batchlog.ErrNotFound):
+		return nil // it stays on the list, or is not there any more
 	case !errors.As(err, &failed):
-		return err
+		return lost(err)
 	}
 	p.Attempts, p.Error, p.Time, p.Retry = p.Attempts+1, failed.Error(), time.Now().UTC(), false
 	_, err = r.db.Update(ctx, func(tx *batchlog.Tx) error {
-		if err := r.mine(tx); err != nil {
+		if _, err := tx.Get(r.at.Parked, key); errors.Is(err, batchlog.ErrNotFound) {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		save(tx, r.at.parked, key, p)
+		tx.SetTask(r.own())
+		taskstate.Save(tx, r.at.Parked, key, p)
 		return nil
 	})
-	return err
+	return lost(err)
 }
 
 // rehold holds the log for the cursor as it is.
-func (r *runner) rehold(tx *batchlog.Tx) error {
-	var at cursor
-	if _, err := load(tx, r.at.state, keyCursor, &at); err != nil {
+func (r *runner) rehold(tx *batchlog.Tx, c taskstate.Control) error {
+	var at taskstate.Cursor
+	if _, err := taskstate.Load(tx, r.at.State, taskstate.KeyCursor, &at); err != nil {
 		return err
 	}
-	return r.at.hold(tx, r.t.Name, at.ID)
+	return hold(tx, r.db, r.t.Name, at.ID, c)
+}
+
+// hold makes the log keep what the task still needs: the commits after its cursor, and those of parked windows.
+func hold(tx *batchlog.Tx, db *batchlog.DB, name string, id batchlog.ID, c taskstate.Control) error {
+	if c.LetGo {
+		return nil
+	}
+	parked := taskstate.Of(db, name).Parked
+	for e, err := range tx.Scan(parked, batchlog.Range{}) {
+		if err != nil {
+			return err
+		}
+		var w ParkedWindow
+		if err := taskstate.Decode(parked, e.Key, e.Value, &w); err != nil {
+			return err
+		}
+		id = min(id, w.First-1)
+		break // the oldest comes first
+	}
+	tx.Put(taskstate.Holds(db), batchlog.K(name), fmt.Appendf(nil, "%d", id+1))
+	return nil
 }

@@ -2,96 +2,151 @@ package task
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/taskstate"
 )
 
 const (
-	// leaseTime is how long a worker that went silent is waited for before another one takes over.
-	leaseTime = 5 * time.Second
-	// leaseRenew is how often a worker says that it is alive.
-	leaseRenew = leaseTime / 3
-	// skipPersist is how many commits without a match are looked through before the cursor is moved for their sake alone.
-	skipPersist = 1000
-	// retryOften is how long a worker waits before it asks again for what it can't do now: a full disk, a lease.
+	// idleRenew is how often a worker that holds no windows says that it is alive; one that does, three times a lease.
+	idleRenew = 30 * time.Second
+	// leaveTime is how long a worker that ends tries to say so.
+	leaveTime = 5 * time.Second
+	// retryOften is how long a worker waits before it asks again for what it can't do now: a full disk, a pause.
 	retryOften = 200 * time.Millisecond
 )
 
 // Run handles commits of t's sources until ctx ends, and returns why it stopped: the context's error, a *PoisonError, a
-// *batchlog.GapError if commits that t has not handled are gone, or the database's error.
+// *batchlog.GapError if commits that t has not handled are gone, or the database's error. A task that derives what another one derives, or that would,
+// over what other tasks derive, follow itself, is refused.
 //
-// Any number of Runs of one task, in this process or elsewhere, may be under way: one works, the others stand by and take over when it
-// ends or goes silent. Whoever lost the task cannot commit, whatever it had begun.
+// Any number of Runs of one task, in this process or elsewhere, may be under way. They share its windows: each takes the next one that nobody has
+// taken, and the windows are committed in order, so that the outcome is that of one Run. One that goes silent
+// for Lease while it holds windows loses them to the others, and cannot commit whatever it had begun.
 func Run(ctx context.Context, db *batchlog.DB, t Task) error {
 	t, err := t.withDefaults()
 	if err != nil {
 		return err
 	}
-	r := &runner{db: db, t: t, at: spacesOf(db, t.Name), worker: rand.Text()}
+	r := &runner{db: db, t: t, at: taskstate.Of(db, t.Name)}
 	if err := r.register(ctx); err != nil {
 		return fmt.Errorf("task %s: %w", t.Name, err)
 	}
-	for {
-		if err := r.acquire(ctx); err != nil {
-			return fmt.Errorf("task %s: %w", t.Name, err)
+	for joined := false; ; {
+		if !joined {
+			if err := r.join(ctx); err != nil {
+				return fmt.Errorf("task %s: %w", t.Name, err)
+			}
+			joined = true
 		}
 		err := r.work(ctx)
-		if !errors.Is(err, errLost) {
+		switch {
+		case errors.Is(err, errMoved):
+			t.Logger.Debug("another worker was faster; looking again where the task is", "task", t.Name, "worker", r.fence)
+		case errors.Is(err, errLost):
+			joined = false
+			t.Logger.Warn("no worker of the task any more; joining again", "task", t.Name, "worker", r.fence)
+		default:
+			r.leave()
 			return fmt.Errorf("task %s: %w", t.Name, err)
 		}
-		t.Logger.Warn("task taken over by another worker; standing by", "task", t.Name)
 	}
 }
 
 // A runner is one Run.
 type runner struct {
-	db     *batchlog.DB
-	t      Task
-	at     spaces
-	worker string
+	db    *batchlog.DB
+	t     Task
+	at    taskstate.Spaces
+	fence uint64           // its number, of this join
+	me    taskstate.Worker // its record
+
+	seen *progress // of one work
+	rate rate
+
+	mu    sync.Mutex
+	holds []*window // windows that it has taken and not yet brought to an end, in order
+	since time.Time // when it last began or ended one
 }
 
-// register makes the state of a task that is new.
+// name is what people are told of a worker.
+func workerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("%s, process %d", host, os.Getpid())
+}
+
+// admin is the move of a commit that changes the task.
+func admin(name string) batchlog.TaskMove { return batchlog.TaskMove{Task: name, Admin: true} }
+
+// own is the move of a commit that only this worker may make, and that leaves the cursor where it is.
+func (r *runner) own() batchlog.TaskMove { return batchlog.TaskMove{Task: r.t.Name, Fence: r.fence} }
+
+// register keeps what the task is, and makes the state of one that is new.
 func (r *runner) register(ctx context.Context) error {
-	start, err := r.start(ctx)
+	start, err := startOf(ctx, r.db, r.t.Start)
 	if err != nil {
 		return err
 	}
 	_, err = r.db.Update(ctx, func(tx *batchlog.Tx) error {
-		var c config
-		known, err := load(tx, r.at.state, keyConfig, &c)
+		c := taskstate.Config{Stall: r.t.Stall, Made: time.Now().UTC()}
+		var old taskstate.Config
+		known, err := taskstate.Load(tx, taskstate.All(r.db), batchlog.K(r.t.Name), &old)
 		if err != nil {
 			return err
 		}
-		if !known {
-			c.Made = time.Now().UTC()
-			save(tx, r.at.state, keyCursor, cursor{start})
-			if err := r.at.hold(tx, r.t.Name, start); err != nil {
-				return err
-			}
+		if known {
+			c.Made = old.Made
 		}
-		c.Source = nil
-		for _, s := range r.t.Source {
-			c.Source = append(c.Source, s.String())
+		if c.Source, err = r.stored(r.t.Source); err != nil {
+			return fmt.Errorf("source: %w", err)
 		}
-		save(tx, r.at.state, keyConfig, c)
-		return nil
+		if c.Derives, err = r.stored(r.t.Derives); err != nil {
+			return fmt.Errorf("derived space: %w", err)
+		}
+		if err := checkShape(tx, r.db, r.t.Name, &c); err != nil {
+			return err
+		}
+		tx.SetTask(admin(r.t.Name))
+		taskstate.Save(tx, taskstate.All(r.db), batchlog.K(r.t.Name), c)
+		if known {
+			return nil
+		}
+		taskstate.Save(tx, r.at.State, taskstate.KeyCursor, taskstate.Cursor{ID: start, Time: time.Now().UTC()})
+		return hold(tx, r.db, r.t.Name, start, taskstate.Control{})
 	})
 	return err
 }
 
-// start is the cursor of the task if it is new: the commit before its first.
-func (r *runner) start(ctx context.Context) (batchlog.ID, error) {
-	head, err := r.db.Head(ctx)
-	if err != nil || r.t.Start == batchlog.First() {
+// stored is the paths of spaces.
+func (r *runner) stored(spaces []*batchlog.Space) ([][]byte, error) {
+	var paths [][]byte
+	for _, s := range spaces {
+		if s == nil {
+			return nil, errors.New("nil space")
+		}
+		if err := r.db.Owns(s); err != nil {
+			return nil, err
+		}
+		paths = append(paths, s.Stored())
+	}
+	return paths, nil
+}
+
+// startOf is the cursor of a task that begins at pos: the commit before its first.
+func startOf(ctx context.Context, db *batchlog.DB, pos batchlog.Position) (batchlog.ID, error) {
+	head, err := db.Head(ctx)
+	if err != nil || pos == batchlog.First() {
 		return 0, err
 	}
-	for c, err := range r.db.Tail(ctx, batchlog.TailOptions{From: r.t.Start, Until: head}) {
+	for c, err := range db.Tail(ctx, batchlog.TailOptions{From: pos, Until: head}) {
 		if err != nil {
 			return 0, err
 		}
@@ -100,204 +155,134 @@ func (r *runner) start(ctx context.Context) (batchlog.ID, error) {
 	return head, nil
 }
 
-// acquire makes r the task's worker, as soon as there is no other that is alive.
-func (r *runner) acquire(ctx context.Context) error {
-	for {
-		var wait time.Duration
-		_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-			wait = 0
-			if _, err := tx.Get(r.at.state, keyConfig); errors.Is(err, batchlog.ErrNotFound) {
-				return fmt.Errorf("it was dropped: %w", ErrUnknown)
-			} else if err != nil {
-				return err
-			}
-			var f fence
-			var l lease
-			if _, err := load(tx, r.at.state, keyFence, &f); err != nil {
-				return err
-			}
-			if _, err := load(tx, r.at.state, keyLease, &l); err != nil {
-				return err
-			}
-			if left := time.Until(l.Until); f.Worker != r.worker && left > 0 {
-				wait = min(left, retryOften)
-				return nil
-			}
-			save(tx, r.at.state, keyFence, fence{f.Number + 1, r.worker})
-			save(tx, r.at.state, keyLease, lease{time.Now().Add(leaseTime)})
-			return nil
-		})
-		if err != nil || wait == 0 {
-			return err
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// mine returns errLost unless r is still the task's worker. It is a read of every window, so it holds when the window is committed.
-func (r *runner) mine(tx *batchlog.Tx) error {
-	var f fence
-	if _, err := load(tx, r.at.state, keyFence, &f); err != nil {
+// join makes r one of the task's workers. Those of an earlier opening of the database are gone; if it is the only one now, nothing is taken.
+func (r *runner) join(ctx context.Context) error {
+	status, err := r.db.Status(ctx)
+	if err != nil {
 		return err
 	}
-	if f.Worker != r.worker {
-		return errLost
-	}
-	return nil
+	_, err = r.db.Update(ctx, func(tx *batchlog.Tx) error {
+		look, known, err := taskstate.Read(tx, r.db, r.t.Name)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return fmt.Errorf("it was dropped: %w", ErrUnknown)
+		}
+		var fences taskstate.Fences
+		if _, err := taskstate.Load(tx, r.at.State, taskstate.KeyFences, &fences); err != nil {
+			return err
+		}
+		others := 0
+		for fence, w := range look.Workers {
+			if w.Session == status.Session {
+				others++
+				continue
+			}
+			tx.Delete(r.at.Workers, batchlog.K(fence))
+		}
+		if others == 0 {
+			for _, c := range look.Claims {
+				tx.Delete(r.at.Claims, batchlog.K(uint64(c.First)))
+			}
+			taskstate.Save(tx, r.at.State, taskstate.KeyFrontier, taskstate.Frontier{ID: look.Cursor.ID})
+		}
+		r.fence = fences.Last + 1
+		now := time.Now().UTC()
+		r.me = taskstate.Worker{Name: workerName(), Session: status.Session, Since: now, Seen: now}
+		tx.SetTask(admin(r.t.Name))
+		taskstate.Save(tx, r.at.State, taskstate.KeyFences, taskstate.Fences{Last: r.fence})
+		taskstate.Save(tx, r.at.Workers, batchlog.K(r.fence), r.me)
+		if look.Trouble != nil && look.Trouble.Stopped {
+			tx.Delete(r.at.State, taskstate.KeyTrouble) // it is tried anew
+		}
+		return nil
+	})
+	return err
 }
 
-// work is the worker's life: it renews the lease, hands out windows and, at its end, gives the lease back.
+// leave ends r's part in the task; what it has taken the others take over. If that fails they do so after the lease.
+func (r *runner) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
+		if _, err := tx.Get(r.at.Workers, batchlog.K(r.fence)); err != nil {
+			return err
+		}
+		tx.SetTask(admin(r.t.Name))
+		tx.Delete(r.at.Workers, batchlog.K(r.fence))
+		return nil
+	})
+	if err != nil && !errors.Is(err, batchlog.ErrNotFound) && !errors.Is(err, batchlog.ErrClosed) {
+		r.t.Logger.Warn("worker not taken off the task; the others wait for it a while", "task", r.t.Name, "worker", r.fence, "err", err)
+	}
+}
+
+// work is the worker's life until something ends it: it follows what the others do, cuts the log into windows, handles those that it
+// takes, and takes over from those who are gone.
 func (r *runner) work(ctx context.Context) error {
+	seen, from, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	r.seen, r.holds, r.since = seen, nil, time.Now()
 	within, stop := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
+	wg.Go(func() { stop(r.followLoop(within, from)) })
 	wg.Go(func() { stop(r.renewLoop(within)) })
+	wg.Go(func() { stop(r.takeoverLoop(within)) })
 	wg.Go(func() { stop(r.parkedLoop(within)) })
 	jobs := make(chan *window)
 	for range r.t.Concurrency {
 		wg.Go(func() { r.windowLoop(within, jobs, stop) })
 	}
-	err := r.dispatch(within, jobs)
+	err = r.dispatch(within, jobs)
 	stop(err)
 	wg.Wait()
-	err = context.Cause(within)
-	r.release()
-	return err
+	return context.Cause(within)
 }
 
-// renewLoop keeps the lease until ctx ends or it is lost.
+// renewLoop says that the worker is alive.
 func (r *runner) renewLoop(ctx context.Context) error {
+	last := time.Now()
 	for {
-		if err := sleep(ctx, leaseRenew); err != nil {
+		if err := sleep(ctx, r.t.Lease/3); err != nil {
 			return err
 		}
+		first, end, since := r.held()
+		if (first == 0 || time.Since(since) < r.t.Lease/3) && time.Since(last) < idleRenew {
+			continue
+		}
+		me := r.me
+		me.Seen, me.First, me.Last = time.Now().UTC(), first, end
 		_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-			if err := r.mine(tx); err != nil {
+			if _, err := tx.Get(r.at.Workers, batchlog.K(r.fence)); errors.Is(err, batchlog.ErrNotFound) {
+				return errLost
+			} else if err != nil {
 				return err
 			}
-			save(tx, r.at.state, keyLease, lease{time.Now().Add(leaseTime)})
+			tx.SetTask(r.own())
+			taskstate.Save(tx, r.at.Workers, batchlog.K(r.fence), me)
 			return nil
 		})
-		if err != nil && !passing(err) {
+		if err := lost(err); err != nil && !passing(err) {
 			return err
 		}
+		last = time.Now()
 	}
 }
 
-// release lets another worker take over at once. If that fails it does when the lease runs out.
-func (r *runner) release() {
-	ctx, cancel := context.WithTimeout(context.Background(), leaseTime)
-	defer cancel()
-	_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-		if err := r.mine(tx); err != nil {
-			return err
-		}
-		tx.Delete(r.at.state, keyLease)
-		return nil
-	})
-	if err != nil && !errors.Is(err, errLost) && !errors.Is(err, batchlog.ErrClosed) {
-		r.t.Logger.Warn("lease not given back; it runs out by itself", "task", r.t.Name, "err", err)
-	}
-}
-
-// dispatch cuts the log into windows and hands them to jobs, until ctx ends or the log can't be followed.
-func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
-	defer close(jobs)
-	var at cursor
-	if err := r.read(ctx, keyCursor, &at); err != nil {
+// lost is err as this package tells it: a refused move is errLost or errMoved.
+func lost(err error) error {
+	var refused *batchlog.TaskMoveError
+	switch {
+	case !errors.As(err, &refused) || refused.Cut != 0:
 		return err
+	case refused.Lost:
+		return errLost
+	default:
+		return errMoved
 	}
-	source := r.t.Source
-	if len(source) == 0 {
-		source = []*batchlog.Space{r.db.Root()} // but not the system's own, such as this task's cursor
-	}
-	found := make(chan *batchlog.Commit, r.t.Window.Commits)
-	failed := make(chan error, 1)
-	go func() {
-		defer close(found)
-		for c, err := range r.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(at.ID), Spaces: source, Bookmarks: true}) {
-			if err != nil {
-				failed <- err
-				return
-			}
-			select {
-			case found <- c:
-			case <-ctx.Done():
-				failed <- context.Cause(ctx)
-				return
-			}
-		}
-	}()
-	before := make(chan struct{})
-	close(before)
-	for next := at.ID + 1; ; {
-		w := r.collect(found, next)
-		if w == nil {
-			return <-failed
-		}
-		w.before = before
-		select {
-		case jobs <- w:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		before, next = w.done, w.last+1
-	}
-}
-
-// collect waits for commits and returns the next window, or nil when there are no more to come.
-func (r *runner) collect(found <-chan *batchlog.Commit, first batchlog.ID) *window {
-	w := &window{first: first, last: first - 1, done: make(chan struct{})}
-	var timeout <-chan time.Time
-	for {
-		var c *batchlog.Commit
-		var ok bool
-		switch {
-		case len(w.commits) == 0:
-			c, ok = <-found
-		case timeout == nil: // whatever is there already, no waiting
-			select {
-			case c, ok = <-found:
-			default:
-				return w
-			}
-		default:
-			select {
-			case c, ok = <-found:
-			case <-timeout:
-				return w
-			}
-		}
-		if !ok {
-			return nil
-		}
-		if c.Bookmark() {
-			w.last = c.ID
-			if len(w.commits) == 0 && w.last-w.first+1 < skipPersist {
-				continue
-			}
-			return w
-		}
-		w.add(c)
-		if w.full(r.t.Window) {
-			return w
-		}
-		if timeout == nil && r.t.Window.Wait > 0 {
-			timeout = time.After(r.t.Window.Wait)
-		}
-	}
-}
-
-// read sets v to what is under a key of the task's state now, if anything is.
-func (r *runner) read(ctx context.Context, k batchlog.Key, v any) error {
-	view, err := r.db.View(ctx)
-	if err != nil {
-		return err
-	}
-	defer view.Close()
-	_, err = load(view, r.at.state, k, v)
-	return err
 }
 
 // passing reports whether an error of the database goes by with time.

@@ -1,11 +1,16 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/taskstate"
 )
 
 // Status is how a task is.
@@ -61,43 +66,194 @@ type Hold struct {
 	Since time.Time   `json:"since"` // time of that commit; zero if there is none yet
 }
 
+// systemOnly is the option of views that read the state of tasks: it is not derived, nothing needs to be waited for.
+func systemOnly(o *batchlog.ReadOptions) { o.Plain = true }
+
+// List returns all tasks that have ever run and were not dropped, by name.
+func List(ctx context.Context, db *batchlog.DB) ([]Status, error) {
+	q, err := newQuery(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer q.view.Close()
+	names, err := q.names()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Status, 0, len(names))
+	for _, name := range names {
+		s, err := q.status(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// Get returns how a task is, or [ErrUnknown].
+func Get(ctx context.Context, db *batchlog.DB, name string) (Status, error) {
+	q, err := newQuery(ctx, db)
+	if err != nil {
+		return Status{}, err
+	}
+	defer q.view.Close()
+	return q.status(name)
+}
+
+// A query looks at tasks at one moment.
+type query struct {
+	ctx    context.Context //nolint:containedctx // it lives for one call
+	db     *batchlog.DB
+	view   *batchlog.View
+	head   batchlog.ID
+	bytes  int64 // of the log
+	oldest batchlog.ID
+	now    time.Time
+
+	session string
+}
+
+// newQuery is a query of the state as it is now. Its view must be closed.
+func newQuery(ctx context.Context, db *batchlog.DB) (*query, error) {
+	v, err := db.View(ctx, systemOnly)
+	if err != nil {
+		return nil, err
+	}
+	s, err := db.Status(ctx)
+	if err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	q := &query{ctx: ctx, db: db, view: v, head: v.ID(), oldest: s.Oldest, now: time.Now(), session: s.Session}
+	for _, l := range s.Logs {
+		q.bytes += l.Bytes
+	}
+	return q, nil
+}
+
+func (q *query) names() ([]string, error) {
+	var names []string
+	for e, err := range q.view.Scan(taskstate.All(q.db), batchlog.Range{}) {
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, fmt.Sprint(decoded(e.Key)))
+	}
+	return names, nil
+}
+
+func (q *query) status(name string) (Status, error) {
+	l, known, err := taskstate.Read(q.view, q.db, name)
+	if err == nil && !known {
+		err = unknown(name)
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Name: name, Head: q.head, Cursor: l.Cursor.ID, Moved: l.Cursor.Time, Rate: l.Cursor.Rate, Parked: l.Parked}
+	for _, path := range l.Config.Source {
+		s.Source = append(s.Source, spaceText(q.db, path))
+	}
+	for _, path := range l.Config.Derives {
+		s.Derives = append(s.Derives, spaceText(q.db, path))
+	}
+	for fence, w := range l.Workers {
+		s.Workers = append(s.Workers, Worker{
+			Fence: fence, Name: w.Name, Since: w.Since, Seen: w.Seen, Alive: w.Alive(q.session, q.now), First: w.First, Last: w.Last,
+		})
+	}
+	slices.SortFunc(s.Workers, func(a, b Worker) int { return cmp.Compare(a.Fence, b.Fence) })
+	if l.Trouble != nil {
+		s.First, s.Last, s.Attempts, s.Error, s.Next = l.Trouble.First, l.Trouble.Last, l.Trouble.Attempts, l.Trouble.Error, l.Trouble.Next
+	}
+	if s.Hold, err = q.hold(name); err != nil {
+		return Status{}, err
+	}
+	pending := false
+	if s.Lag, pending, err = q.lag(l); err != nil {
+		return Status{}, err
+	}
+	if s.Rate > 0 {
+		s.ETA = float64(s.Lag.Commits) / s.Rate
+	}
+	s.State, s.Reason = l.State(pending, q.session, q.now)
+	return s, nil
+}
+
+// lag is how far a task is behind. The log that it needs may be gone: then all of what is there counts.
+func (q *query) lag(l *taskstate.Look) (lag Lag, pending bool, err error) {
+	source, err := sourcesOf(q.db, &l.Config)
+	if err != nil || l.Cursor.ID >= q.head {
+		return Lag{}, false, err
+	}
+	from := max(l.Cursor.ID+1, q.oldest)
+	for c, err := range q.db.Tail(q.ctx, batchlog.TailOptions{From: batchlog.At(from), Until: q.head, Spaces: source}) {
+		if err != nil {
+			return Lag{}, false, err
+		}
+		lag.Commits = uint64(q.head - c.ID + 1)
+		lag.Bytes = q.size(c.ID)
+		lag.Seconds = max(q.now.Sub(c.Time).Seconds(), 0)
+		return lag, true, nil
+	}
+	return Lag{}, false, nil
+}
+
+// size is about the bytes of the log from commit first on, taken by the number of commits.
+func (q *query) size(first batchlog.ID) int64 {
+	if all := q.head - q.oldest + 1; first <= q.head && all > 0 {
+		return int64(float64(q.bytes) * float64(q.head-first+1) / float64(all))
+	}
+	return 0
+}
+
+// hold is the first commit that the log is kept for a task, 0 if there is none.
+func (q *query) hold(name string) (batchlog.ID, error) {
+	text, err := q.view.Get(taskstate.Holds(q.db), batchlog.K(name))
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	id, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("hold of task %s: %w", name, err)
+	}
+	return batchlog.ID(id), nil
+}
+
 // Holds returns which task holds what of the log, the oldest first.
-func Holds(ctx context.Context, db *batchlog.DB) ([]Hold, error) { return nil, errors.ErrUnsupported }
-
-// LetGo makes the log no longer be kept for a task, which then ends with a *batchlog.GapError if commits that it has yet to handle, or that are parked,
-// are dropped. It is logged in the database: the commit carries the reason as a label. Reset takes hold again.
-func LetGo(ctx context.Context, db *batchlog.DB, name, reason string) error {
-	return errors.ErrUnsupported
-}
-
-// A ResetPlan is what Reset would do.
-type ResetPlan struct {
-	From   batchlog.ID `json:"from"`   // the cursor as it is
-	To     batchlog.ID `json:"to"`     // and as it would be
-	Again  uint64      `json:"again"`  // commits of its sources that would be handled once more
-	Skips  uint64      `json:"skips"`  // commits of its sources that would never be handled
-	Parked int         `json:"parked"` // parked windows, which stay
-}
-
-// PlanReset says what Reset would do, and does nothing.
-func PlanReset(ctx context.Context, db *batchlog.DB, name string, pos batchlog.Position) (ResetPlan, error) {
-	return ResetPlan{}, errors.ErrUnsupported
-}
-
-// A Wait is what a read of a derived space waits for.
-type Wait struct {
-	Space  string      `json:"space"` // the derived space
-	Task   string      `json:"task"`  // that derives it
-	State  string      `json:"state"`
-	Cursor batchlog.ID `json:"cursor"`
-	Until  batchlog.ID `json:"until"`           // the cursor that is waited for: the newest commit that concerns the task; not after Cursor: no wait
-	Behind uint64      `json:"behind"`          // commits that concern the task and are not handled
-	ETA    float64     `json:"eta,omitempty"`   // seconds
-	Error  string      `json:"error,omitempty"` // its last one
-}
-
-// Explain says what a read in s, or in the spaces within, would wait for now: the tasks that derive what is there, and those that feed them, the
-// first to be waited for first. None: nothing but the store.
-func Explain(ctx context.Context, db *batchlog.DB, s *batchlog.Space) ([]Wait, error) {
-	return nil, errors.ErrUnsupported
+func Holds(ctx context.Context, db *batchlog.DB) ([]Hold, error) {
+	q, err := newQuery(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer q.view.Close()
+	names, err := q.names()
+	if err != nil {
+		return nil, err
+	}
+	var holds []Hold
+	for _, name := range names {
+		first, err := q.hold(name)
+		if err != nil {
+			return nil, err
+		}
+		if first == 0 {
+			continue
+		}
+		h := Hold{Task: name, First: first, Bytes: q.size(max(first, q.oldest))}
+		if first >= q.oldest && first <= q.head {
+			for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.At(first), Until: first}) {
+				if err != nil {
+					return nil, err
+				}
+				h.Since = c.Time
+			}
+		}
+		holds = append(holds, h)
+	}
+	slices.SortFunc(holds, func(a, b Hold) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Task, b.Task)) })
+	return holds, nil
 }

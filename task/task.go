@@ -10,11 +10,8 @@
 // What a window writes and the task's new cursor are one commit, so every window is handled as if exactly once and in order, whatever the
 // concurrency, crash or restart; only effects outside of the database may repeat.
 //
-// It stands on a [batchlog.DB] alone and keeps its state in the database's system space:
-//
-//	tasks/NAME             "config", "control", "fence", "lease", "cursor", "trouble"
-//	tasks/NAME/parked      the windows that were set aside, by their first id
-//	holds                  by task: the first commit that the log must keep for it
+// It stands on a [batchlog.DB] alone and keeps its state in the database's system space. The engine sees to it that a window is committed
+// only by a live worker of the task, and only where the task stands.
 package task
 
 import (
@@ -51,6 +48,9 @@ type Task struct {
 	// Handle handles a window. What it writes to w is committed with the cursor; an error makes it be tried again. It may be called several
 	// times for one window, and for several windows at once if Concurrency is more than 1.
 	Handle func(ctx context.Context, w *Window) error
+	// Lease is how long a worker that holds windows may give no sign of life before the others take them over; 0: 5 seconds. It must be longer than
+	// the longest pause of a process, or of the way to the database, that is not to be taken for its end. All workers of a task should have the same.
+	Lease time.Duration
 	// Stall is how long a task that has commits to handle may make no progress before its state is "stalled"; 0: 1 minute.
 	Stall time.Duration
 	// Logger is told of retries, parked windows and changes of the worker; nil: nobody.
@@ -99,8 +99,11 @@ func (e *PoisonError) Unwrap() error { return e.Err }
 // ErrUnknown says that there is no task of that name. It is a [batchlog.ErrNotFound].
 var ErrUnknown = fmt.Errorf("no such task: %w", batchlog.ErrNotFound)
 
-// errLost says that another worker has taken the task over.
-var errLost = errors.New("another worker has the task")
+// What ends the work of a worker that goes on afterwards.
+var (
+	errLost  = errors.New("the worker was thought dead, or the task was reset") // it joins again, as a new one
+	errMoved = errors.New("another worker was faster")                          // it looks again where the task is
+)
 
 func (t Task) withDefaults() (Task, error) {
 	switch {
@@ -108,7 +111,7 @@ func (t Task) withDefaults() (Task, error) {
 		return t, errors.New("task without a name")
 	case t.Handle == nil:
 		return t, fmt.Errorf("task %s without a handler", t.Name)
-	case t.Concurrency < 0 || t.Window.Commits < 0 || t.Window.Bytes < 0 || t.Window.Wait < 0 || t.Retry.Attempts < 0 || t.Retry.First < 0 || t.Retry.Max < 0:
+	case t.Concurrency < 0 || t.Window.Commits < 0 || t.Window.Bytes < 0 || t.Window.Wait < 0 || t.Retry.Attempts < 0 || t.Retry.First < 0 || t.Retry.Max < 0 || t.Stall < 0 || t.Lease < 0:
 		return t, fmt.Errorf("task %s with a negative bound", t.Name)
 	case t.Poison > Skip:
 		return t, fmt.Errorf("task %s with an unknown policy for poison", t.Name)
@@ -127,6 +130,12 @@ func (t Task) withDefaults() (Task, error) {
 	}
 	if t.Retry.Max == 0 {
 		t.Retry.Max = time.Minute
+	}
+	if t.Stall == 0 {
+		t.Stall = time.Minute
+	}
+	if t.Lease == 0 {
+		t.Lease = 5 * time.Second
 	}
 	if t.Logger == nil {
 		t.Logger = slog.New(slog.DiscardHandler)

@@ -211,21 +211,12 @@ func TestStopsAndCrashes(t *testing.T) {
 				}
 				continue
 			}
-			takeOver(t, db)
 			untilCursor(t, db, "trace", last)
 			if got, want := dump(t, out), expected(t, db, source, last); got != want {
 				t.Errorf("seed %d: %s, want %s", seed, got, want)
 			}
 			break
 		}
-	}
-}
-
-// takeOver makes the lease of a worker that crashed run out now, instead of in some seconds.
-func takeOver(t *testing.T, db *local.DB) {
-	t.Helper()
-	if _, err := db.System().Space("tasks", "trace").Delete(t.Context(), batchlog.K("lease")); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -246,7 +237,6 @@ func TestTakeover(t *testing.T) {
 	}}
 	stop := run(t, db, first)
 	<-entered
-	takeOver(t, db)
 	second := first
 	second.Handle = func(_ context.Context, w *task.Window) error {
 		w.Put(out, batchlog.K("from"), []byte("the living"))

@@ -3,6 +3,7 @@ package task
 import (
 	"iter"
 	"slices"
+	"sort"
 
 	"github.com/bytespace/batchlog"
 )
@@ -11,6 +12,8 @@ import (
 // that was given it runs.
 type Window struct {
 	*batchlog.Tx
+	Task        string      // its name
+	Fence       uint64      // of the worker: of two that handle one window, the later one has the higher number
 	First, Last batchlog.ID // the part of the log that it stands for, also where nothing in it matched
 	Attempt     int         // 1, 2, …
 
@@ -36,8 +39,7 @@ type window struct {
 	first, last batchlog.ID
 	commits     []*batchlog.Commit
 	bytes       int
-	before      <-chan struct{} // closed when the window before is committed
-	done        chan struct{}   // closed when this one is
+	claim       batchlog.ID // under which it is claimed; 0: it isn't
 }
 
 func (w *window) add(c *batchlog.Commit) {
@@ -48,7 +50,24 @@ func (w *window) add(c *batchlog.Commit) {
 
 func (w *window) full(l Limit) bool { return len(w.commits) >= l.Commits || w.bytes >= l.Bytes }
 
-// bare is a window without its outcome, to be handled once more.
-func (w *window) handed(tx *batchlog.Tx, attempt int) *Window {
-	return &Window{Tx: tx, First: w.first, Last: w.last, Attempt: attempt, commits: slices.Clip(w.commits)}
+// after is the part of w behind commit id, upTo the part before.
+func (w *window) after(id batchlog.ID) *window {
+	if id < w.first {
+		return w
+	}
+	return &window{first: id + 1, last: w.last, commits: w.commits[w.count(id):]}
+}
+
+func (w *window) upTo(id batchlog.ID) *window {
+	return &window{first: w.first, last: id, commits: w.commits[:w.count(id)]}
+}
+
+// count is the number of commits up to id.
+func (w *window) count(id batchlog.ID) int {
+	return sort.Search(len(w.commits), func(i int) bool { return w.commits[i].ID > id })
+}
+
+// handed is w for a handler.
+func (r *runner) handed(w *window, tx *batchlog.Tx, attempt int) *Window {
+	return &Window{Tx: tx, Task: r.t.Name, Fence: r.fence, First: w.first, Last: w.last, Attempt: attempt, commits: slices.Clip(w.commits)}
 }

@@ -22,14 +22,17 @@ var arrows = map[string][]string{
 	"internal/store":   {"."},
 	"internal/commit":  {"."},
 	"internal/tier":    {".", "internal/segment"},
-	"internal/blob":    {},
-	"internal/rpc":     {},
 
-	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/tier", "internal/blob"},
+	"internal/taskstate": {"."},
+	"internal/roster":    {".", "internal/taskstate"},
+	"internal/blob":      {},
+	"internal/rpc":       {},
+
+	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob"},
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
-	"task":    {"."},
+	"task":    {".", "internal/taskstate"},
 	"undo":    {"."},
 	"console": {},
 

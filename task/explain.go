@@ -1,0 +1,106 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/taskstate"
+)
+
+// A Wait is what a read of a derived space waits for.
+type Wait struct {
+	Space  string      `json:"space"` // the derived space
+	Task   string      `json:"task"`  // that derives it
+	State  string      `json:"state"`
+	Cursor batchlog.ID `json:"cursor"`
+	Until  batchlog.ID `json:"until"`            // the newest commit that the task has to handle first; 0: it has handled all
+	Behind uint64      `json:"behind"`           // commits that concern the task and are not handled
+	ETA    float64     `json:"eta,omitempty"`    // seconds
+	Reason string      `json:"reason,omitempty"` // why it stands still, or its last error
+}
+
+// Explain says what a read in s, or in the spaces within, would wait for now: the tasks that derive what is there, and before each those that
+// feed it. None: no task derives anything there, a read waits for nothing but the store.
+func Explain(ctx context.Context, db *batchlog.DB, s *batchlog.Space) ([]Wait, error) {
+	if err := db.Owns(s); err != nil {
+		return nil, err
+	}
+	q, err := newQuery(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer q.view.Close()
+	names, err := q.names()
+	if err != nil {
+		return nil, err
+	}
+	x := explainer{query: q, tasks: map[string]*taskstate.Config{}}
+	for _, name := range names {
+		var c taskstate.Config
+		if _, err := taskstate.Load(q.view, taskstate.All(db), batchlog.K(name), &c); err != nil {
+			return nil, err
+		}
+		x.tasks[name] = &c
+	}
+	x.names = names
+	for _, name := range names {
+		if slices.ContainsFunc(x.tasks[name].Derives, func(path []byte) bool {
+			return taskstate.Overlap(taskstate.Open(path), taskstate.Open(s.Stored()))
+		}) {
+			if err := x.add(name, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return x.waits, nil
+}
+
+type explainer struct {
+	*query
+	names []string
+	tasks map[string]*taskstate.Config
+	waits []Wait
+}
+
+// add adds a task, behind those that feed it.
+func (x *explainer) add(name string, above []string) error {
+	if slices.ContainsFunc(x.waits, func(w Wait) bool { return w.Task == name }) || slices.Contains(above, name) {
+		return nil
+	}
+	for _, up := range x.names {
+		if up != name && x.tasks[up].Feeds(x.db, x.tasks[name]) {
+			if err := x.add(up, append(above, name)); err != nil {
+				return err
+			}
+		}
+	}
+	s, err := x.status(name)
+	if err != nil {
+		return err
+	}
+	w := Wait{Task: name, State: s.State, Cursor: s.Cursor, ETA: s.ETA, Reason: s.Reason}
+	for i, d := range s.Derives {
+		if i > 0 {
+			w.Space += ", "
+		}
+		w.Space += d
+	}
+	if w.Reason == "" {
+		w.Reason = s.Error
+	}
+	source, err := sourcesOf(x.db, x.tasks[name])
+	if err != nil {
+		return err
+	}
+	for c, err := range x.db.Tail(x.ctx, batchlog.TailOptions{From: batchlog.At(max(s.Cursor+1, x.oldest)), Until: x.head, Spaces: source}) {
+		if err != nil {
+			return fmt.Errorf("commits that task %s has to handle: %w", name, err)
+		}
+		w.Until = c.ID
+		w.Behind++
+	}
+	x.waits = append(x.waits, w)
+	return nil
+}

@@ -1,0 +1,73 @@
+package batchlog
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// A TaskMove is what the commit of a task's window carries: whose it is, and how far it takes the task. An engine makes the commit only if the worker
+// with that fence is still one of the task's, and the task's cursor is at From; so a worker that was thought dead cannot commit, and no
+// window is committed twice or out of order. It is for package task.
+type TaskMove struct {
+	Task     string
+	Fence    uint64 // of the worker; numbers ascend and are never given twice
+	From, To ID     // the cursor before and after; To is 0 for a commit that doesn't move it
+	// Admin is of a commit that changes the task itself (who works on it, where it stands, what it derives). The engine then
+	// looks at the task anew. It is not kept in the log.
+	Admin bool
+}
+
+// A TaskMoveError says why an engine did not take the commit of a task's window. It is an [ErrPermission].
+type TaskMoveError struct {
+	Move   TaskMove
+	Cursor ID   // where the task is
+	Lost   bool // the fence is not, or no longer, one of the task's workers'
+	// Cut is not 0 if a view waits for the task's state at this very commit: a window that ends there must come first.
+	Cut ID
+}
+
+func (e *TaskMoveError) Error() string {
+	m := e.Move
+	switch {
+	case e.Lost:
+		return fmt.Sprintf("task %s: worker %d is none of its workers any more", m.Task, m.Fence)
+	case e.Cut != 0:
+		return fmt.Sprintf("task %s: commits %d to %d: a view waits for the task at commit %d", m.Task, m.From+1, m.To, e.Cut)
+	default:
+		return fmt.Sprintf("task %s: commits %d to %d: the task is at %d", m.Task, m.From+1, m.To, e.Cursor)
+	}
+}
+
+// Is reports whether target is [ErrPermission].
+func (e *TaskMoveError) Is(target error) bool { return target == ErrPermission }
+
+// SetTask makes the transaction's commit that of a task's window. It is for package task.
+func (tx *Tx) SetTask(m TaskMove) { tx.batch.proposal.Task = &m }
+
+func appendTaskMove(dst []byte, m *TaskMove) []byte {
+	item := binary.AppendUvarint(nil, uint64(len(m.Task)))
+	item = append(item, m.Task...)
+	for _, n := range []uint64{m.Fence, uint64(m.From), uint64(m.To)} {
+		item = binary.AppendUvarint(item, n)
+	}
+	return appendMeta(dst, metaTask, item)
+}
+
+func decodeTaskMove(item []byte) (*TaskMove, error) {
+	name, rest, ok := cutString(item)
+	if !ok {
+		return nil, errMeta
+	}
+	var numbers [3]uint64
+	for i := range numbers {
+		n, size := binary.Uvarint(rest)
+		if size <= 0 {
+			return nil, errMeta
+		}
+		numbers[i], rest = n, rest[size:]
+	}
+	if len(rest) > 0 {
+		return nil, errMeta
+	}
+	return &TaskMove{Task: string(name), Fence: numbers[0], From: ID(numbers[1]), To: ID(numbers[2])}, nil
+}
