@@ -10,7 +10,7 @@ import (
 
 // Commit is as batchlog.Engine says.
 func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	if err := e.roster.Permit(p); err != nil {
+	if err := e.roster.Permit(ctx, p); err != nil {
 		return 0, err
 	}
 	if p.Task != nil {

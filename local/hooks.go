@@ -82,7 +82,7 @@ func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool
 	if err != nil {
 		return 0, err
 	}
-	if err := e.roster.Permit(out); err != nil {
+	if err := e.roster.Permit(ctx, out); err != nil {
 		return 0, err // of what hooks added
 	}
 	return e.lines.Commit(ctx, out)

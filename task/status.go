@@ -169,10 +169,11 @@ func (q *query) status(name string) (Status, error) {
 	if s.Hold, err = q.hold(name); err != nil {
 		return Status{}, err
 	}
-	pending := false
-	if s.Lag, pending, err = q.lag(l); err != nil {
+	lag, pending, err := q.lag(l)
+	if err != nil {
 		return Status{}, err
 	}
+	s.Lag = lag
 	if s.Rate > 0 {
 		s.ETA = float64(s.Lag.Commits) / s.Rate
 	}

@@ -24,6 +24,8 @@ func (r *Roster) Commit(ctx context.Context, p *batchlog.Proposal, commit func(c
 	}
 	defer e.release()
 	if m.Admin {
+		r.change()
+		defer r.changed()
 		id, err := commit(ctx, p)
 		if err != nil {
 			return id, err

@@ -15,8 +15,11 @@ import (
 // task has handled every commit that concerns it up to head, or to o.AtLeast, and the store shows what came of that. A wait that ends early is
 // a *batchlog.WaitError with the task in it.
 func (r *Roster) Hold(ctx context.Context, key []byte, o batchlog.ReadOptions) error {
-	if r.derived.Load() == nil || o.Stale || o.Plain {
+	if o.Stale || o.Plain {
 		return nil
+	}
+	if err := r.upToDate(ctx); err != nil {
+		return err
 	}
 	e := r.owner(key)
 	if e == nil {
@@ -30,23 +33,22 @@ func (r *Roster) Hold(ctx context.Context, key []byte, o batchlog.ReadOptions) e
 		}
 		target = head
 	}
-	_, err := r.wait(ctx, o.MaxWait, key, e, target)
-	return err
+	return r.wait(ctx, o.MaxWait, key, e, target)
 }
 
-// wait waits until e has answered target, most so long if that is not 0, and returns the commit with which it had.
-func (r *Roster) wait(ctx context.Context, most time.Duration, key []byte, e *entry, target batchlog.ID) (batchlog.ID, error) {
+// wait waits until e has answered target, most so long if that is not 0.
+func (r *Roster) wait(ctx context.Context, most time.Duration, key []byte, e *entry, target batchlog.ID) error {
 	began := time.Now()
 	if most > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, most)
 		defer cancel()
 	}
-	last, slow, err := r.answered(ctx, e, target)
+	_, slow, err := r.answered(ctx, e, target)
 	if err == nil || ctx.Err() == nil {
-		return last, err
+		return err
 	}
-	return 0, r.waitError(key, slow, target, began, context.Cause(ctx))
+	return r.waitError(key, slow, target, began, context.Cause(ctx))
 }
 
 // answered returns when e has handled all up to target that concerns it, with the commit that brought it there, which the store

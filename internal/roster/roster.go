@@ -40,8 +40,12 @@ type Roster struct {
 
 	mu      sync.Mutex
 	tasks   map[string]*entry
+	changes int                            // commits under way that change a task
 	derived atomic.Pointer[[]derivedSpace] // nil: none, so that who writes and reads elsewhere pays one load
 	moments moments
+	// changing is closed when no such commit is under way any more; nil: none is. Who comes meanwhile waits, as the store may show the
+	// change before the roster knows it.
+	changing atomic.Pointer[chan struct{}]
 }
 
 // A derivedSpace is a subtree that one task alone writes.
@@ -77,7 +81,7 @@ func New(db *batchlog.DB, e Engine, done <-chan struct{}) *Roster {
 
 // Load reads all tasks.
 func (r *Roster) Load(ctx context.Context) error {
-	v, err := r.db.View(ctx)
+	v, err := r.db.View(ctx, plain)
 	if err != nil {
 		return err
 	}
@@ -99,6 +103,40 @@ func (r *Roster) Load(ctx context.Context) error {
 	return nil
 }
 
+// change notes that a commit which changes a task is under way; done that it is not any more.
+func (r *Roster) change() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changes++; r.changes == 1 {
+		ch := make(chan struct{})
+		r.changing.Store(&ch)
+	}
+}
+
+func (r *Roster) changed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changes--; r.changes == 0 {
+		close(*r.changing.Swap(nil))
+	}
+}
+
+// upToDate waits while a task is being changed.
+func (r *Roster) upToDate(ctx context.Context) error {
+	ch := r.changing.Load()
+	if ch == nil {
+		return nil
+	}
+	select {
+	case <-*ch:
+		return nil
+	case <-r.done:
+		return batchlog.ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // entry is the task of that name, whether there is one or not.
 func (r *Roster) entry(name string) *entry {
 	r.mu.Lock()
@@ -111,9 +149,12 @@ func (r *Roster) entry(name string) *entry {
 	return e
 }
 
+// plain is the option of views that read what is not derived.
+func plain(o *batchlog.ReadOptions) { o.Plain = true }
+
 // reload reads a task anew, as of commit id or later.
 func (r *Roster) reload(ctx context.Context, e *entry, id batchlog.ID) error {
-	v, err := r.db.View(ctx, batchlog.AtLeast(id))
+	v, err := r.db.View(ctx, batchlog.AtLeast(id), plain)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -18,7 +19,13 @@ import (
 //
 // ctx is that of the view: when it ends, so do its waits.
 func (r *Roster) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Snapshot, error) {
-	if r.derived.Load() == nil || o.Stale || o.Plain {
+	if o.Stale || o.Plain {
+		return r.engine.Snapshot()
+	}
+	if err := r.upToDate(ctx); err != nil {
+		return nil, err
+	}
+	if r.derived.Load() == nil {
 		return r.engine.Snapshot()
 	}
 	if s, err := r.settled(ctx); s != nil || err != nil {
@@ -29,12 +36,10 @@ func (r *Roster) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Sna
 	select {
 	case <-m.ready:
 	case <-ctx.Done():
-		m.leave()
-		return nil, context.Cause(ctx)
+		return nil, errors.Join(context.Cause(ctx), m.leave())
 	}
 	if m.err != nil {
-		m.leave()
-		return nil, m.err
+		return nil, errors.Join(m.err, m.leave())
 	}
 	return v, nil
 }
@@ -106,7 +111,7 @@ func (v *view) of(key []byte) (batchlog.Snapshot, error) {
 	if s := v.moment.of(e); s != nil {
 		return s, nil
 	}
-	if _, err := v.roster.wait(v.ctx, v.most, key, e, v.ID()); err != nil {
+	if err := v.roster.wait(v.ctx, v.most, key, e, v.ID()); err != nil {
 		return nil, err
 	}
 	if err := e.take(v.ctx); err != nil { // so that it stays there
