@@ -74,6 +74,7 @@ type LogOptions struct {
 	From   Position
 	Until  ID       // the last commit to return; 0: no end
 	Within [][]byte // open paths of spaces: only commits with an op in one of them; none: all
+	Brief  bool     // what Next returns is valid only until the next call, what the records hold too
 }
 
 // A LogReader returns commits in the order of their ids, without holes but for those that its options
@@ -81,7 +82,7 @@ type LogOptions struct {
 type LogReader interface {
 	// Next returns the next stretch of the log: some commits, and the id up to which the log has been
 	// looked at, which is that of the last commit or higher. It waits at the head for more, and returns io.EOF
-	// behind the last commit asked for. The slice is valid until the next call, what it holds for ever.
+	// behind the last commit asked for. The slice is valid until the next call, what it holds for ever unless the options say otherwise.
 	Next(ctx context.Context) (commits []Record, scanned ID, err error)
 	Close() error
 }

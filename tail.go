@@ -16,6 +16,9 @@ type TailOptions struct {
 	// Bookmarks asks for commits that stand for a place (see Commit.Bookmark) where the log was looked
 	// through without a match, so that a follower with a narrow filter can move its position on.
 	Bookmarks bool
+	// Brief has a commit, and all that its ops refer to, be valid only until the next one is asked for: for who looks at much and keeps
+	// nothing, as the memory is used again. Catching up from files is several times as fast then.
+	Brief bool
 }
 
 // Tail yields commits in the order of their ids, from o.From on, and goes on with those that are yet to
@@ -41,7 +44,7 @@ func (db *DB) Tail(ctx context.Context, o TailOptions) iter.Seq2[*Commit, error]
 			}
 			l.opens = append(l.opens, open(s.prefix))
 		}
-		r, err := db.engine.Log(ctx, LogOptions{From: o.From, Until: o.Until, Within: l.opens})
+		r, err := db.engine.Log(ctx, LogOptions{From: o.From, Until: o.Until, Within: l.opens, Brief: o.Brief})
 		if err != nil {
 			yield(nil, err)
 			return
@@ -49,7 +52,10 @@ func (db *DB) Tail(ctx context.Context, o TailOptions) iter.Seq2[*Commit, error]
 		defer r.Close()
 		for {
 			records, scanned, err := r.Next(ctx)
-			if !yieldRecords(records, l, yield) || errors.Is(err, io.EOF) && !o.Bookmarks {
+			if !yieldRecords(records, l, o.Brief, yield) {
+				return
+			}
+			if errors.Is(err, io.EOF) && !o.Bookmarks {
 				return
 			}
 			if o.Bookmarks && scanned > 0 && (len(records) == 0 || records[len(records)-1].ID < scanned) {
@@ -69,16 +75,23 @@ func (db *DB) Tail(ctx context.Context, o TailOptions) iter.Seq2[*Commit, error]
 }
 
 // yieldRecords yields records as commits and reports whether to go on. Commits are made some at a time, as a
-// follower that catches up makes millions a second.
-func yieldRecords(records []Record, l *lens, yield func(*Commit, error) bool) bool {
-	const some = 32
+// follower that catches up makes millions a second; brief ones are all the same one.
+func yieldRecords(records []Record, l *lens, brief bool, yield func(*Commit, error) bool) bool {
+	some := 32
+	if brief {
+		some = 1
+	}
 	var made []Commit
 	for i := range records {
 		if len(made) == 0 {
 			made = make([]Commit, min(some, len(records)-i))
 		}
 		c := &made[0]
-		made = made[1:]
+		if brief {
+			*c = Commit{}
+		} else {
+			made = made[1:]
+		}
 		if err := c.read(&records[i], l); err != nil {
 			yield(nil, err)
 			return false

@@ -1,4 +1,4 @@
-// Bench measures batchlog beside its peers, all in one run on the same disk, and says whether the floors of issue 2 hold.
+// Bench measures batchlog beside its peers, all in one run on the same disk, and says whether the floors that the project sets itself hold.
 //
 //	go run . [write] [flags]     durable writes: batchlog, Pebble, Badger, bbolt, NATS JetStream
 //	go run . MODE [flags]        one of the other modes; go run . help lists them

@@ -61,7 +61,7 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	if len(r.Checks) == 0 {
 		return nil
 	}
-	floors := table{title: "Floors of issue 2: " + r.Mode, head: []string{"floor", "bound", "measured", ""}}
+	floors := table{title: "Floors: " + r.Mode, head: []string{"floor", "bound", "measured", ""}}
 	for _, c := range r.Checks {
 		sign, verdict := "≥", "PASS"
 		if c.AtMost {

@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ var tailTests = []test{
 	{"ManyFollowers", testTailMany},
 	{"ContextEnds", testTailContext},
 	{"OverReopen", testTailOverReopen},
+	{"Brief", testTailBrief},
 	{"OnlyDurable", testTailOnlyAcknowledged},
 }
 
@@ -594,6 +596,53 @@ func testTailOverReopen(t *testing.T, open Open) {
 		d := after[i]
 		if c.ID != d.ID || !c.Time.Equal(d.Time) || c.Labels["i"] != d.Labels["i"] || !slices.Equal(describe(t, c), describe(t, d)) {
 			t.Fatalf("commit %d: %s %q %q, then %s %q %q", c.ID, c.Time, c.Labels, describe(t, c), d.Time, d.Labels, describe(t, d))
+		}
+	}
+}
+
+// Brief commits, looked at one after the other, are what ordinary ones are: from files and live, with a filter and without.
+func testTailBrief(t *testing.T, open Open) {
+	sub := open(t, Options{Log: batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes}})
+	db := sub.DB
+	const n = 600
+	for i := range n {
+		b := batchlog.Batch{Labels: map[string]string{"i": fmt.Sprint(i)}}
+		if i%3 == 0 {
+			b.Labels = nil
+		}
+		for j := range i % 4 {
+			b.Put(db.Space("s", (i+j)%5), batchlog.K(i, j), bytes.Repeat([]byte{byte(i)}, 7*(i%100)))
+		}
+		write(t, db, &b)
+	}
+	if sub.Reopen != nil {
+		db = sub.Reopen(t)
+	}
+	for _, spaces := range [][]*batchlog.Space{nil, {db.Space("s", 1)}, {db.Space("s", 0), db.Space("s", 3)}} {
+		for _, from := range []batchlog.ID{1, 2, 300, n} {
+			o := batchlog.TailOptions{From: batchlog.At(from), Until: n, Spaces: spaces}
+			var want []*batchlog.Commit
+			for c, err := range db.Tail(within(t), o) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				want = append(want, c)
+			}
+			o.Brief = true
+			i := 0
+			for c, err := range db.Tail(within(t), o) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i == len(want) || c.ID != want[i].ID || !c.Time.Equal(want[i].Time) || c.Labels["i"] != want[i].Labels["i"] ||
+					!slices.Equal(describe(t, c), describe(t, want[i])) {
+					t.Fatalf("brief commit %d is %d %q %q", i, c.ID, c.Labels, describe(t, c))
+				}
+				i++
+			}
+			if i != len(want) {
+				t.Fatalf("%d brief commits, want %d", i, len(want))
+			}
 		}
 	}
 }

@@ -387,7 +387,7 @@ func Replay(ctx context.Context, log Log, store Store, progress func(applied, he
 	if store.Applied() >= head {
 		return nil
 	}
-	r, err := log.Reader(batchlog.LogOptions{From: batchlog.After(store.Applied()), Until: head})
+	r, err := log.Reader(batchlog.LogOptions{From: batchlog.After(store.Applied()), Until: head, Brief: true})
 	if err != nil {
 		return fmt.Errorf("replay the log: %w", err)
 	}

@@ -30,7 +30,8 @@ type reader struct {
 	file   *fileReader // nil: in memory, or not yet begun
 	groups []ringGroup
 	found  []batchlog.Record
-	shared bool   // what is read will be overwritten: what is found must be copied
+	brief  bool   // what is returned need not stay valid
+	shared bool   // what is read will be overwritten: what is found must be copied, unless that is meant to be
 	kept   []byte // the memory that copies are made in
 	closed bool
 }
@@ -41,7 +42,7 @@ func (l *Log) Reader(o batchlog.LogOptions) (batchlog.LogReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{log: l, next: next, until: o.Until, within: o.Within}
+	r := &reader{log: l, next: next, until: o.Until, within: o.Within, brief: o.Brief}
 	for _, open := range o.Within {
 		r.hashes = append(r.hashes, segment.SpaceHash(open))
 	}
@@ -109,7 +110,8 @@ func (r *reader) leave() error {
 func (r *reader) read() error {
 	groups, ok := r.log.ring.from(r.groups[:0], r.next, stretchBytes)
 	r.groups = groups
-	r.shared = !ok && len(r.within) > 0 // with a filter most of what is read is left out: reading into the same memory is cheaper
+	// With a filter most of what is read is left out: reading into the same memory is cheaper.
+	r.shared = !ok && (len(r.within) > 0 || r.brief)
 	if ok {
 		if err := r.leave(); err != nil {
 			return err
@@ -163,6 +165,9 @@ func (r *reader) readFile() error {
 		}
 		if err := r.take(records, g.Count); err != nil {
 			return &batchlog.CorruptError{File: f.scan.Name, Offset: g.Offset, ID: r.next, Err: err}
+		}
+		if r.brief && len(r.found) > 0 && !f.scan.Buffered() {
+			return nil // the next group would overwrite what was found
 		}
 	}
 	return nil

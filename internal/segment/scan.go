@@ -28,7 +28,7 @@ type Scanner struct {
 	// Chain is the sum of the group before, to be checked if Chained.
 	Chain   uint32
 	Chained bool
-	// Reuse has what is handed out be valid only until the next call.
+	// Reuse has what is handed out be valid only until the next call that is not Buffered.
 	Reuse bool
 
 	buf   []byte // read but not handed out; its first byte is at Next
@@ -68,6 +68,15 @@ func (s *Scanner) Group() (Group, []byte, error) {
 	s.ID = g.First + batchlog.ID(g.Count)
 	s.Chain, s.Chained = g.Sum, true
 	return g, records, nil
+}
+
+// Buffered reports whether the next call of Group needs no read, so that what was handed out before stays valid also if Reuse is set.
+func (s *Scanner) Buffered() bool {
+	if len(s.buf) < GroupHead {
+		return false
+	}
+	g, err := parseGroup(s.buf, s.Next, s.Salt)
+	return err == nil && len(s.buf) >= GroupHead+g.Size
 }
 
 // SkipTo goes on with the group at offset, whose first record has that id.
