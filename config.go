@@ -77,6 +77,7 @@ type LogStatus struct {
 	Last     ID        `json:"last"`     // newest durable commit
 	Segments int       `json:"segments"` // the active one included
 	Bytes    int64     `json:"bytes"`    // commits and indexes, in bytes on disk
+	Syncs    int64     `json:"syncs"`    // since it was opened: each makes a group of commits durable
 	Oldest   time.Time `json:"oldest"`   // time of the oldest commit; zero without one
 	Damaged  []string  `json:"damaged,omitempty"`
 }

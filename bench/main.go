@@ -36,6 +36,8 @@ func allModes() []mode {
 		{"write", "durable batches a second, beside all peers", writeMode},
 		{"get", "Get held with nothing to wait for, beside Pebble's", getMode},
 		{"ryw", "Get right after the own write", rywMode},
+		{"hooks", "what pre-commit hooks cost", hooksMode},
+		{"tasks", "tasks and derived spaces", tasksMode},
 		{"tail", "from acknowledge to delivery at a live follower", tailMode},
 		{"catchup", "commits a second of a follower that reads from files, filtered and not", catchupMode},
 		{"replay", "opening after kill -9", replayMode},

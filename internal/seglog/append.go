@@ -113,6 +113,7 @@ func (l *Log) Sync() error {
 		t.abandon(g.First)
 		return l.failSync(err)
 	}
+	l.syncs.Add(1)
 	l.publish(g, b[segment.GroupHead:])
 	return nil
 }

@@ -50,6 +50,7 @@ type Log struct {
 
 	head      atomic.Uint64 // newest durable commit; followers see no later one
 	followers atomic.Int64
+	syncs     atomic.Int64
 	rollSoon  atomic.Bool // begin a new segment with the next group, although there is room
 
 	// mu is taken for moments only; the manifest is written under manifestMu, which comes first.
@@ -239,6 +240,7 @@ func (l *Log) Status() batchlog.LogStatus {
 		First:    l.mu.segments[0].first,
 		Last:     l.Head(),
 		Segments: len(l.mu.segments),
+		Syncs:    l.syncs.Load(),
 	}
 	if oldest := l.mu.segments[0].oldest; oldest != 0 {
 		st.Oldest = time.UnixMicro(oldest)
