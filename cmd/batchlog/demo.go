@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/history"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -208,7 +209,7 @@ func (f *follower) loop(ctx context.Context, db *batchlog.DB, files *batchlog.Sp
 			}
 			f.seen.Ops++
 			if op.Space.Equal(files) {
-				if path, err := keyPath(op.Key); err == nil {
+				if path, err := history.Path(op.Key); err == nil {
 					f.counts[path]++
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/history"
 )
 
 // A gitStore is where the history of one repository is kept. Each git commit is one batch, which leaves the tree of
@@ -75,29 +76,6 @@ func (g *gitStore) head(v *batchlog.View) (gitHead, error) {
 	return h, nil
 }
 
-// pathKey is the key of a path in files, modes and omitted.
-func pathKey(path string) batchlog.Key {
-	if utf8.ValidString(path) {
-		return batchlog.K(path)
-	}
-	return batchlog.K([]byte(path))
-}
-
-// keyPath is the path that pathKey made k of.
-func keyPath(k batchlog.Key) (string, error) {
-	v, err := k.Decode()
-	if err != nil {
-		return "", err
-	}
-	switch v := v.(type) {
-	case string:
-		return v, nil
-	case []byte:
-		return string(v), nil
-	}
-	return "", fmt.Errorf("key %s is no path", k)
-}
-
 // An omittedBlob stands for a blob that is larger than --max-blob.
 type omittedBlob struct {
 	Hash string `json:"hash"`
@@ -152,7 +130,7 @@ func labelText(s string) string {
 
 // apply adds what a change does, but for the content of a blob.
 func (b *batchBuilder) apply(c change, lossy bool) {
-	key := pathKey(c.path)
+	key := history.PathKey(c.path)
 	switch c.mode {
 	case modeNone:
 		b.delete(b.files, key)
@@ -180,7 +158,7 @@ func (b *batchBuilder) putBlobs(c *gitCommit, lossy bool) (total int64, err erro
 		}
 	}
 	err = b.blobs.read(hashes, func(i int, size int64, content io.Reader) error {
-		key := pathKey(puts[i].path)
+		key := history.PathKey(puts[i].path)
 		if b.maxBlob > 0 && size > b.maxBlob {
 			b.delete(b.files, key)
 			return b.putJSON(b.omitted, key, omittedBlob{Hash: puts[i].hash, Size: size})
