@@ -47,8 +47,11 @@ func newGitStore(db *batchlog.DB, name string) (*gitStore, error) {
 	}, nil
 }
 
-// String is the space that holds it all.
-func (g *gitStore) String() string { return strings.TrimSuffix(g.state.String(), "/state") }
+// space is the one that holds it all.
+func (g *gitStore) space() *batchlog.Space { return g.db.Space("git", g.name) }
+
+// String is the path of that space.
+func (g *gitStore) String() string { return g.space().String() }
 
 // A gitHead is the state of an import: it is written with each commit.
 type gitHead struct {
