@@ -150,7 +150,7 @@ func Months(ctx context.Context, repo *batchlog.Space, author string, opts ...ba
 		if err != nil {
 			return nil, err
 		}
-		_, month, err := pairOf(e.Key)
+		month, err := secondOf(e.Key)
 		if err != nil {
 			return nil, err
 		}

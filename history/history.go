@@ -58,19 +58,15 @@ func textOf(k batchlog.Key, part any) (string, error) {
 	return "", fmt.Errorf("key %s holds no text where some should be", k)
 }
 
-// pairOf is the two texts that a key made of two parts holds.
-func pairOf(k batchlog.Key) (first, second string, err error) {
+// secondOf is the text that is the second of the two parts of a key.
+func secondOf(k batchlog.Key) (string, error) {
 	v, err := k.Decode()
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	parts, ok := v.([]any)
 	if !ok || len(parts) != 2 {
-		return "", "", fmt.Errorf("key %s has not two parts", k)
+		return "", fmt.Errorf("key %s has not two parts", k)
 	}
-	if first, err = textOf(k, parts[0]); err != nil {
-		return "", "", err
-	}
-	second, err = textOf(k, parts[1])
-	return first, second, err
+	return textOf(k, parts[1])
 }

@@ -178,7 +178,7 @@ func Find(ctx context.Context, repo *batchlog.Space, word string, opts ...batchl
 }
 
 func hitOf(e batchlog.Entry) (Hit, error) {
-	_, path, err := pairOf(e.Key)
+	path, err := secondOf(e.Key)
 	if err != nil {
 		return Hit{}, err
 	}
