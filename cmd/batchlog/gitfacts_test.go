@@ -143,5 +143,8 @@ func (r *testRepo) wordy(seed uint64, n int) {
 	for range n {
 		w.commit(r)
 	}
+	fill := strings.Repeat("fill line\n", 800) // as many bytes as decide what is binary
+	r.commit("main", "Alice", "edges\n", []string{w.tip}, testFile{"100644", "edge/binary", fill[:7999] + "\x00 binary"},
+		testFile{"100644", "edge/text", fill + "\x00 text"})
 	r.flush()
 }
