@@ -32,6 +32,9 @@ type lens struct {
 // been yielded. Only a tail that asks for bookmarks yields them; they have no time and no ops.
 func (c *Commit) Bookmark() bool { return c.bookmark }
 
+// AsBookmark is the bookmark that stands for the place of c.
+func (c *Commit) AsBookmark() *Commit { return &Commit{ID: c.ID, bookmark: true, lens: c.lens} }
+
 // Ops yields the ops of c in order, only those in the spaces that its tail is about. An
 // error means that the commit is damaged, or written by a newer version.
 func (c *Commit) Ops() iter.Seq2[Op, error] {

@@ -48,6 +48,29 @@ func registered(t *testing.T, db *local.DB, name string) {
 	})
 }
 
+// What is registered is known before it runs.
+func TestRegister(t *testing.T) {
+	db := mem(t)
+	source, out := db.Space("source"), db.Space("out")
+	k := derive("mirror", source, out)
+	k.Start = batchlog.Now()
+	put(t, source, "a", "before")
+	if err := task.Register(t.Context(), db.DB, k); err != nil {
+		t.Fatal(err)
+	}
+	put(t, source, "b", "after")
+	if _, err := out.Put(t.Context(), batchlog.K("x"), nil); !errors.Is(err, batchlog.ErrPermission) {
+		t.Error(err)
+	}
+	if _, err := out.Get(t.Context(), batchlog.K("b"), batchlog.MaxWait(10*time.Millisecond)); !errors.As(err, new(*batchlog.WaitError)) {
+		t.Error(err)
+	}
+	run(t, db, k)
+	if got := dump(t, out); !strings.HasPrefix(got, `"b"=after `) {
+		t.Error("it begins where it was registered:", got)
+	}
+}
+
 // A read of a derived space that comes after a write shows what the task makes of it; also a scan, and a view.
 func TestDerivedReadsAreHeld(t *testing.T) {
 	db := mem(t)

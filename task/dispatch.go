@@ -33,6 +33,9 @@ func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
 				failed <- err
 				return
 			}
+			if r.made(c) {
+				c = c.AsBookmark()
+			}
 			select {
 			case found <- c:
 			case <-ctx.Done():
@@ -75,6 +78,11 @@ func (r *runner) source() []*batchlog.Space {
 	}
 	return r.t.Source
 }
+
+// made reports whether c is a window of this task. A task does not handle what it has written itself: it would never come to an end.
+func (r *runner) made(c *batchlog.Commit) bool { return madeBy(c, r.t.Name) }
+
+func madeBy(c *batchlog.Commit, name string) bool { return c.Task != nil && c.Task.Task == name }
 
 // A collector makes windows of commits.
 type collector struct {

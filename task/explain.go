@@ -98,6 +98,9 @@ func (x *explainer) add(name string, above []string) error {
 		if err != nil {
 			return fmt.Errorf("commits that task %s has to handle: %w", name, err)
 		}
+		if madeBy(c, name) {
+			continue
+		}
 		w.Until = c.ID
 		w.Behind++
 	}

@@ -84,11 +84,13 @@ func PlanReset(ctx context.Context, db *batchlog.DB, name string, pos batchlog.P
 	if p.To > p.From {
 		n = &p.Skips
 	}
-	for _, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(min(p.From, p.To)), Until: max(p.From, p.To), Spaces: source}) {
+	for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(min(p.From, p.To)), Until: max(p.From, p.To), Spaces: source}) {
 		if err != nil {
 			return ResetPlan{}, err
 		}
-		*n++
+		if !madeBy(c, name) {
+			*n++
+		}
 	}
 	return p, nil
 }

@@ -58,6 +58,20 @@ func Run(ctx context.Context, db *batchlog.DB, t Task) error {
 	}
 }
 
+// Register makes the task known without running it: where it begins is fixed, the log is kept for it, and what it derives is its own, so
+// that reads there are held. Run does so, too; a program that begins Run in a goroutine and reads derived spaces next registers it first.
+func Register(ctx context.Context, db *batchlog.DB, t Task) error {
+	t, err := t.withDefaults()
+	if err != nil {
+		return err
+	}
+	r := &runner{db: db, t: t, at: taskstate.Of(db, t.Name)}
+	if err := r.register(ctx); err != nil {
+		return fmt.Errorf("task %s: %w", t.Name, err)
+	}
+	return nil
+}
+
 // A runner is one Run.
 type runner struct {
 	db    *batchlog.DB

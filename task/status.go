@@ -169,7 +169,7 @@ func (q *query) status(name string) (Status, error) {
 	if s.Hold, err = q.hold(name); err != nil {
 		return Status{}, err
 	}
-	lag, pending, err := q.lag(l)
+	lag, pending, err := q.lag(name, l)
 	if err != nil {
 		return Status{}, err
 	}
@@ -182,7 +182,7 @@ func (q *query) status(name string) (Status, error) {
 }
 
 // lag is how far a task is behind. The log that it needs may be gone: then all of what is there counts.
-func (q *query) lag(l *taskstate.Look) (lag Lag, pending bool, err error) {
+func (q *query) lag(name string, l *taskstate.Look) (lag Lag, pending bool, err error) {
 	source, err := sourcesOf(q.db, &l.Config)
 	if err != nil || l.Cursor.ID >= q.head {
 		return Lag{}, false, err
@@ -191,6 +191,9 @@ func (q *query) lag(l *taskstate.Look) (lag Lag, pending bool, err error) {
 	for c, err := range q.db.Tail(q.ctx, batchlog.TailOptions{From: batchlog.At(from), Until: q.head, Spaces: source}) {
 		if err != nil {
 			return Lag{}, false, err
+		}
+		if madeBy(c, name) {
+			continue
 		}
 		lag.Commits = uint64(q.head - c.ID + 1)
 		lag.Bytes = q.size(c.ID)

@@ -136,7 +136,9 @@ func (r *runner) window(ctx context.Context, first, last batchlog.ID) (*window, 
 		if err != nil {
 			return nil, err
 		}
-		w.add(c)
+		if !r.made(c) {
+			w.add(c)
+		}
 	}
 	w.last = last
 	return w, nil

@@ -28,7 +28,7 @@ import (
 type Task struct {
 	// Name is the task, for ever: its cursor is kept under it.
 	Name string
-	// Source is the spaces whose commits are handled, with the spaces within; none: all.
+	// Source is the spaces whose commits are handled, with the spaces within; none: all. What the task has written itself it does not handle.
 	Source []*batchlog.Space
 	// Derives is the spaces, with those within, that this task alone writes: to others they are read-only, and reads there are held until the
 	// task has handled every commit of its sources that was there when they arrived. A space has at most one task that derives it, and what a

@@ -396,6 +396,30 @@ func TestManage(t *testing.T) {
 	}
 }
 
+// A task that follows everything, what it writes included, comes to an end: it does not handle its own commits.
+func TestFollowsEverything(t *testing.T) {
+	db := mem(t)
+	var calls, commits atomic.Int64
+	run(t, db, task.Task{Name: "t", Handle: func(_ context.Context, w *task.Window) error {
+		calls.Add(1)
+		commits.Add(int64(w.Len()))
+		w.Put(db.Space("out"), batchlog.K(uint64(w.First)), nil)
+		return nil
+	}})
+	for i := range 20 {
+		put(t, db.Space("source", i), i, "")
+	}
+	until(t, "idle", func() bool {
+		s, err := task.Get(t.Context(), db.DB, "t")
+		return err == nil && s.State == "idle" && s.Lag.Commits == 0
+	})
+	n := calls.Load()
+	time.Sleep(50 * time.Millisecond) // for what must not happen
+	if calls.Load() != n || commits.Load() != 20 {
+		t.Errorf("%d calls, then %d; %d commits", n, calls.Load(), commits.Load())
+	}
+}
+
 // A filter that matches nothing moves the cursor all the same, and an idle task writes nothing.
 func TestFilterThatMatchesNothing(t *testing.T) {
 	db := mem(t)

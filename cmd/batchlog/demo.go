@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/history"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -25,8 +26,8 @@ func newDemo(a *app) *cobra.Command {
 		Use:   "demo [REPO]",
 		Short: "Load a git history into a fresh database, follow it live, check it, and tell",
 		Long: `REPO is a git repository or a directory within one; without it, the repository one stands in. Each commit of HEAD's first parents goes
-through the log into the store, while a follower reads the log live. Then the store is compared with git, and the database verified. The
-database is in a temporary directory that is removed at the end, unless --keep or --db say otherwise. $BATCHLOG_DB is not looked at.`,
+through the log into the store, while a follower reads the log live and a task derives the size of each directory. Then the store and what was
+derived are compared with git, and the database verified. The database is in a temporary directory that is removed at the end, unless --keep or --db say otherwise. $BATCHLOG_DB is not looked at.`,
 		Example: `  batchlog demo repo
   batchlog demo repo --limit 1000 --keep
   batchlog demo repo --db demo-data`,
@@ -54,6 +55,7 @@ type demoResult struct {
 	Segments   int          `json:"segments"`
 	StoreBytes int64        `json:"storeBytes"`
 	Follower   followed     `json:"follower"`
+	Derived    derivedSizes `json:"derived"`
 	Busiest    []pathCount  `json:"busiest"`
 	Git        comparison   `json:"git"`
 	Verify     reportJSON   `json:"verify"`
@@ -111,10 +113,10 @@ func (a *app) demo(ctx context.Context, repoDir string, flags demoFlags) (err er
 
 // sound says whether all that was checked is as it should be.
 func (r *demoResult) sound() bool {
-	return r.Git.Equal && r.Verify.OK && r.Follower.Wrong == "" && r.Follower.Commits == r.Import.Commits
+	return r.Git.Equal && r.Verify.OK && r.Follower.Wrong == "" && r.Follower.Commits == r.Import.Commits && len(r.Derived.Wrong) == 0
 }
 
-// runDemo imports while a follower follows, then checks.
+// runDemo imports while a follower and a task follow, then checks.
 func (a *app) runDemo(ctx context.Context, db *local.DB, repo *repo, plan importPlan) (*demoResult, error) {
 	store, err := newGitStore(db.DB, repo.name)
 	if err != nil {
@@ -122,12 +124,25 @@ func (a *app) runDemo(ctx context.Context, db *local.DB, repo *repo, plan import
 			return nil, err
 		}
 	}
-	follower := follow(ctx, db.DB, store.files)
+	sizes, err := startSizes(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	follower := follow(ctx, db.DB, store)
 	im := &importer{repo: repo, store: store, plan: plan, meter: a.importMeter()}
 	r := &demoResult{}
 	r.Import, err = im.run(ctx)
+	if err == nil {
+		r.Derived, err = sizes.read(ctx)
+	}
+	if endErr := sizes.end(); err == nil {
+		err = endErr
+	}
 	r.Follower, r.Busiest = follower.end(ctx, r.Import.Last)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.Derived.compare(ctx, repo, r.Import.Hash); err != nil {
 		return nil, err
 	}
 	if r.Git, err = compareGit(ctx, repo, store, a.meters()); err != nil {
@@ -169,7 +184,7 @@ type pathCount struct {
 	Changes int64  `json:"changes"`
 }
 
-// A follower follows the log live, in a goroutine of its own, and counts.
+// A follower follows the log live, in a goroutine of its own, and counts the commits of an import among all there are.
 type follower struct {
 	seen   followed // the goroutine's until done is closed
 	counts map[string]int64
@@ -177,14 +192,14 @@ type follower struct {
 	stop   context.CancelFunc
 }
 
-func follow(ctx context.Context, db *batchlog.DB, files *batchlog.Space) *follower {
+func follow(ctx context.Context, db *batchlog.DB, store *gitStore) *follower {
 	ctx, stop := context.WithCancel(ctx)
 	f := &follower{counts: map[string]int64{}, at: make(chan batchlog.ID, 1), stop: stop}
-	go f.loop(ctx, db, files)
+	go f.loop(ctx, db, store)
 	return f
 }
 
-func (f *follower) loop(ctx context.Context, db *batchlog.DB, files *batchlog.Space) {
+func (f *follower) loop(ctx context.Context, db *batchlog.DB, store *gitStore) {
 	defer close(f.at)
 	for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.First()}) {
 		switch {
@@ -197,21 +212,10 @@ func (f *follower) loop(ctx context.Context, db *batchlog.DB, files *batchlog.Sp
 			f.seen.Wrong = fmt.Sprintf("commit %d came after %d", c.ID, f.seen.Last)
 			return
 		}
-		f.seen.Lag = max(f.seen.Lag, time.Since(c.Time))
 		f.seen.Last = c.ID
-		f.seen.Commits++
-		f.seen.Bytes += int64(c.Size())
-		for op, err := range c.Ops() {
-			if err != nil {
-				f.seen.Wrong = err.Error()
-				return
-			}
-			f.seen.Ops++
-			if op.Space.Equal(files) {
-				if path, err := keyPath(op.Key); err == nil {
-					f.counts[path]++
-				}
-			}
+		if err := f.count(c, store); err != nil {
+			f.seen.Wrong = err.Error()
+			return
 		}
 		select { // the newest id is all that end needs to know
 		case <-f.at:
@@ -219,6 +223,32 @@ func (f *follower) loop(ctx context.Context, db *batchlog.DB, files *batchlog.Sp
 		}
 		f.at <- c.ID
 	}
+}
+
+// count counts a commit if the import has written it: the task writes as well.
+func (f *follower) count(c *batchlog.Commit, store *gitStore) error {
+	lag := time.Since(c.Time)
+	imported := false
+	for op, err := range c.Ops() {
+		if err != nil {
+			return err
+		}
+		imported = imported || op.Space.Equal(store.commits)
+		if op.Space.Equal(store.files) {
+			path, err := history.Path(op.Key)
+			if err != nil {
+				return err
+			}
+			f.counts[path]++
+		}
+	}
+	if imported {
+		f.seen.Lag = max(f.seen.Lag, lag)
+		f.seen.Commits++
+		f.seen.Ops += int64(c.Len())
+		f.seen.Bytes += int64(c.Size())
+	}
+	return nil
 }
 
 // followerWait is how long a follower may take to arrive at the last commit when all else is done.

@@ -318,12 +318,13 @@ func (r *repo) chain(ctx context.Context, tip string, all bool) (*chain, error) 
 // A treeEntry is one path of a commit, as git ls-tree -r has it.
 type treeEntry struct {
 	mode, hash, path string
+	size             int64 // with -l: of the blob, in bytes
 }
 
-// tree yields all paths of a commit.
-func (r *repo) tree(ctx context.Context, commit string) iter.Seq2[treeEntry, error] {
+// tree yields all paths of a commit. The flag -l makes git say how large they are.
+func (r *repo) tree(ctx context.Context, commit string, flags ...string) iter.Seq2[treeEntry, error] {
 	return func(yield func(treeEntry, error) bool) {
-		s, err := r.start(ctx, nil, "ls-tree", "-r", "-z", "--full-tree", commit)
+		s, err := r.start(ctx, nil, append(append([]string{"ls-tree", "-r", "-z", "--full-tree"}, flags...), commit)...)
 		if err != nil {
 			yield(treeEntry{}, err)
 			return
@@ -345,14 +346,22 @@ func (r *repo) tree(ctx context.Context, commit string) iter.Seq2[treeEntry, err
 	}
 }
 
-// parseTreeEntry reads "100644 blob HASH\tPATH".
+// parseTreeEntry reads "100644 blob HASH\tPATH", or with -l "100644 blob HASH    SIZE\tPATH", where a submodule has "-" for a size.
 func parseTreeEntry(text string) (treeEntry, error) {
 	facts, path, ok := strings.Cut(text, "\t")
-	words := strings.Split(facts, " ")
-	if !ok || len(words) != 3 {
+	words := strings.Fields(facts)
+	if !ok || len(words) != 3 && len(words) != 4 {
 		return treeEntry{}, fmt.Errorf("git ls-tree: %q is not understood", text)
 	}
-	return treeEntry{mode: words[0], hash: words[2], path: path}, nil
+	e := treeEntry{mode: words[0], hash: words[2], path: path}
+	if len(words) == 4 && words[3] != "-" {
+		n, err := strconv.ParseInt(words[3], 10, 64)
+		if err != nil {
+			return treeEntry{}, fmt.Errorf("git ls-tree: %q is not understood", text)
+		}
+		e.size = n
+	}
+	return e, nil
 }
 
 // blobHash is the hash that git gives a blob.

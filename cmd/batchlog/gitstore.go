@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/history"
 )
 
 // A gitStore is where the history of one repository is kept. Each git commit is one batch, which leaves the tree of
@@ -46,8 +47,11 @@ func newGitStore(db *batchlog.DB, name string) (*gitStore, error) {
 	}, nil
 }
 
-// String is the space that holds it all.
-func (g *gitStore) String() string { return strings.TrimSuffix(g.state.String(), "/state") }
+// space is the one that holds it all.
+func (g *gitStore) space() *batchlog.Space { return g.db.Space("git", g.name) }
+
+// String is the path of that space.
+func (g *gitStore) String() string { return g.space().String() }
 
 // A gitHead is the state of an import: it is written with each commit.
 type gitHead struct {
@@ -73,29 +77,6 @@ func (g *gitStore) head(v *batchlog.View) (gitHead, error) {
 		return h, fmt.Errorf("state of the import in %s: %w", g.state, err)
 	}
 	return h, nil
-}
-
-// pathKey is the key of a path in files, modes and omitted.
-func pathKey(path string) batchlog.Key {
-	if utf8.ValidString(path) {
-		return batchlog.K(path)
-	}
-	return batchlog.K([]byte(path))
-}
-
-// keyPath is the path that pathKey made k of.
-func keyPath(k batchlog.Key) (string, error) {
-	v, err := k.Decode()
-	if err != nil {
-		return "", err
-	}
-	switch v := v.(type) {
-	case string:
-		return v, nil
-	case []byte:
-		return string(v), nil
-	}
-	return "", fmt.Errorf("key %s is no path", k)
 }
 
 // An omittedBlob stands for a blob that is larger than --max-blob.
@@ -152,7 +133,7 @@ func labelText(s string) string {
 
 // apply adds what a change does, but for the content of a blob.
 func (b *batchBuilder) apply(c change, lossy bool) {
-	key := pathKey(c.path)
+	key := history.PathKey(c.path)
 	switch c.mode {
 	case modeNone:
 		b.delete(b.files, key)
@@ -180,7 +161,7 @@ func (b *batchBuilder) putBlobs(c *gitCommit, lossy bool) (total int64, err erro
 		}
 	}
 	err = b.blobs.read(hashes, func(i int, size int64, content io.Reader) error {
-		key := pathKey(puts[i].path)
+		key := history.PathKey(puts[i].path)
 		if b.maxBlob > 0 && size > b.maxBlob {
 			b.delete(b.files, key)
 			return b.putJSON(b.omitted, key, omittedBlob{Hash: puts[i].hash, Size: size})

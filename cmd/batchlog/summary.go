@@ -73,44 +73,61 @@ func busiest(counts map[string]int64, n int) []pathCount {
 	return slices.Clip(all[:min(n, len(all))])
 }
 
+// A barRow is one line of a chart.
+type barRow struct {
+	name string
+	n    int64  // as long as this is its bar
+	text string // stands behind it
+}
+
 // chart draws counts as bars.
 func (s style) chart(counts []pathCount) string {
+	rows := make([]barRow, len(counts))
+	for i, c := range counts {
+		rows[i] = barRow{name: c.Path, n: c.Changes, text: countText(c.Changes)}
+	}
+	return s.bars(rows)
+}
+
+func (s style) bars(rows []barRow) string {
 	const nameWidth, barWidth = 38, 28
 	gap := "..."
 	if s.rich {
 		gap = "…"
 	}
-	names := make([]string, len(counts))
+	names := make([]string, len(rows))
 	width, most := 0, int64(1)
-	for i, c := range counts {
-		names[i] = clipped(printable(c.Path), nameWidth, gap)
+	for i, row := range rows {
+		names[i] = clipped(printable(row.name), nameWidth, gap)
 		width = max(width, utf8.RuneCountInString(names[i]))
-		most = max(most, c.Changes)
+		most = max(most, row.n)
 	}
 	var b strings.Builder
-	for i, c := range counts {
+	for i, row := range rows {
 		name := names[i]
 		name += strings.Repeat(" ", width-utf8.RuneCountInString(name))
-		drawn := bar(float64(c.Changes)/float64(most), barWidth, s.rich)
-		fmt.Fprintf(&b, "  %s  %s %s\n", name, s.paint(cyan, drawn), countText(c.Changes))
+		drawn := bar(float64(row.n)/float64(most), barWidth, s.rich)
+		fmt.Fprintf(&b, "  %s  %s %s\n", name, s.paint(cyan, drawn), row.text)
 	}
 	return b.String()
 }
 
 // text is r for people.
 func (r *demoResult) text(s style) string {
-	im, f := r.Import, r.Follower
+	im, f, d := r.Import, r.Follower, &r.Derived
 	perSecond := func(n int64) float64 { return float64(n) / max(im.Seconds, 1e-6) }
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s\n\n", s.rule("batchlog demo: "+printable(im.Repo)+", commit by commit"))
 	rows := [][]string{
 		{"history", fmt.Sprintf("%s, each one batch, up to %s", counted(im.Commits, "commit"), im.Hash[:12])},
 		{"speed", fmt.Sprintf("%s commits/s, %s/s, each durable before the next is written", rateText(perSecond(im.Commits)), bytesText(int64(perSecond(im.Bytes))))},
-		{"ids", fmt.Sprintf("%s to %s", countText(int64(im.First)), countText(int64(im.Last)))},
+		{"ids", fmt.Sprintf("%s to %s, those of the task between them", countText(int64(im.First)), countText(int64(im.Last)))},
 		{"ops", fmt.Sprintf("%s, %s", countText(im.Ops), bytesText(im.Bytes))},
 		{"log", fmt.Sprintf("%s in %s", bytesText(r.LogBytes), counted(r.Segments, "segment"))},
 		{"store", bytesText(r.StoreBytes)},
 		{"follower", fmt.Sprintf("%s, %s, %s live; worst lag %s, syncs included", counted(f.Commits, "commit"), counted(f.Ops, "op"), bytesText(f.Bytes), durationText(f.Lag))},
+		{"task", fmt.Sprintf("sizes of %s, live; the read after the last commit waited %s",
+			directoriesText(d.Directories), durationText(d.Waited))},
 	}
 	if im.Left > 0 {
 		rows[0][1] += fmt.Sprintf("; %s left out (--limit)", countText(im.Left))
@@ -121,6 +138,9 @@ func (r *demoResult) text(s style) string {
 	}
 	if len(r.Busiest) > 0 {
 		fmt.Fprintf(&b, "\n%s\n\n%s", s.rule("busiest paths, by changes"), s.chart(r.Busiest))
+	}
+	if len(d.Largest) > 0 {
+		fmt.Fprintf(&b, "\n%s\n\n%s", s.rule("largest directories, of "+sizeText(d.Root)), s.bars(d.bars()))
 	}
 	fmt.Fprintf(&b, "\n%s\n\n", s.rule("checks"))
 	r.checks(&b, s)
@@ -140,6 +160,14 @@ func (r *demoResult) checks(b *strings.Builder, s style) {
 	fmt.Fprintf(b, "  %s %s\n", s.verdict(c.Equal), what)
 	for _, d := range c.Differences[:min(len(c.Differences), 5)] {
 		fmt.Fprintf(b, "      %s %s: git %s, store %s\n", d.What, printable(d.Path), cmp.Or(d.Git, "-"), cmp.Or(d.Store, "-"))
+	}
+	what = fmt.Sprintf("task      bytes and files of %s equal git ls-tree -r -l", directoriesText(r.Derived.Directories))
+	if len(r.Derived.Wrong) > 0 {
+		what = fmt.Sprintf("task      %s from git ls-tree -r -l", counted(len(r.Derived.Wrong), "difference"))
+	}
+	fmt.Fprintf(b, "  %s %s\n", s.verdict(len(r.Derived.Wrong) == 0), what)
+	for _, wrong := range r.Derived.Wrong[:min(len(r.Derived.Wrong), 5)] {
+		fmt.Fprintf(b, "      %s\n", wrong)
 	}
 	what = fmt.Sprintf("verify    the log is sound, all %s in the store equal it", counted(r.Verify.Keys, "key"))
 	if !r.Verify.OK {
@@ -170,6 +198,9 @@ func (r *demoResult) next() string {
 	text := "Look around:\n"
 	text += fmt.Sprintf("  batchlog tail %s %s --from %d --until head %s\n", space("modes"), space("commits"), r.Import.Last, db)
 	text += fmt.Sprintf("  batchlog scan %s --limit 5 %s\n", space("modes"), db)
+	if r.Derived.Directories > 0 {
+		text += fmt.Sprintf("  batchlog scan %s --limit 5 %s\n", space("sizes/directories"), db)
+	}
 	if len(r.Busiest) > 0 {
 		text += fmt.Sprintf("  batchlog get %s %s %s\n", space("files"), shellWord(r.Busiest[0].Path), db)
 	}

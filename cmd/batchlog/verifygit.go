@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/history"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -133,7 +134,7 @@ func compareGit(ctx context.Context, r *repo, store *gitStore, meters func(label
 			if err != nil {
 				return c.comparison, err
 			}
-			path, err := keyPath(e.Key)
+			path, err := history.Path(e.Key)
 			if err != nil {
 				c.differ(e.Key.String(), "path", "", "a key that is no path")
 				continue

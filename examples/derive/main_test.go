@@ -4,6 +4,6 @@ func Example() {
 	main()
 	// Output:
 	// "Brno" 3
-	// "Köln" 1
-	// "Riga" 1
+	// "Köln" 2
+	// in a view: 3 users in Brno
 }

@@ -33,12 +33,13 @@ var arrows = map[string][]string{
 	"server": {".", "internal/rpc", "task", "undo"},
 
 	"task":    {".", "internal/taskstate"},
+	"history": {".", "task"}, // tasks over what import git loads: for programs that use them, for the demo, and as examples
 	"undo":    {"."},
 	"console": {},
 
 	// All public ones but enginetest, which brings package testing and its flags.
-	"cmd/batchlog": {".", "bytewise", "local", "remote", "server", "task", "undo", "console"},
-	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "undo", "console"},
+	"cmd/batchlog": {".", "bytewise", "local", "remote", "server", "task", "undo", "history", "console"},
+	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "undo", "history", "console"},
 
 	"enginetest":       {"."},
 	"internal/simtest": {".", "enginetest", "local", "remote", "server", "task"},
@@ -50,6 +51,8 @@ var testArrows = map[string][]string{
 	".":     {"local"}, // the examples need an engine
 	"local": {"enginetest"},
 	"task":  {"local"},
+
+	"history": {"local"},
 
 	"internal/seglog": {"bytewise"},
 }
@@ -76,6 +79,7 @@ var testModules = map[string][]string{
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
+	"history":         {vfs},
 }
 
 // pure lists the packages that work on bytes alone, and impure what they may therefore not import, packages within included.
