@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/store":   {"."},
 	"internal/commit":  {"."},
 	"internal/tier":    {".", "internal/segment"},
+	"internal/opjson":  {"."},
 
 	"internal/taskstate": {"."},
 	"internal/roster":    {".", "internal/taskstate"},
@@ -32,13 +33,14 @@ var arrows = map[string][]string{
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
-	"task":    {".", "internal/taskstate"},
-	"undo":    {"."},
-	"console": {},
+	"task":            {".", "internal/taskstate"},
+	"task/subprocess": {".", "internal/opjson", "task"},
+	"undo":            {"."},
+	"console":         {},
 
 	// All public ones but enginetest, which brings package testing and its flags.
-	"cmd/batchlog": {".", "bytewise", "local", "remote", "server", "task", "undo", "console"},
-	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "undo", "console"},
+	"cmd/batchlog": {".", "bytewise", "internal/opjson", "local", "remote", "server", "task", "task/subprocess", "undo", "console"},
+	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "task/subprocess", "undo", "console"},
 
 	"enginetest":       {"."},
 	"internal/simtest": {".", "enginetest", "local", "remote", "server", "task"},
@@ -51,6 +53,8 @@ var testArrows = map[string][]string{
 	"local": {"enginetest"},
 	"task":  {"local"},
 
+	"task/subprocess": {"local"},
+	"internal/opjson": {"local"},
 	"internal/seglog": {"bytewise"},
 }
 
@@ -76,6 +80,8 @@ var testModules = map[string][]string{
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
+	"task/subprocess": {vfs},
+	"internal/opjson": {vfs},
 }
 
 // pure lists the packages that work on bytes alone, and impure what they may therefore not import, packages within included.
