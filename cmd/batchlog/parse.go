@@ -63,8 +63,8 @@ func parseID(text string) (batchlog.ID, error) {
 	return batchlog.ID(id), nil
 }
 
-// parsePosition is the place that --from means. A duration is so long ago.
-func parsePosition(text string, now time.Time) (batchlog.Position, error) {
+// parsePosition is the place that text, given for what, means. A duration is so long ago.
+func parsePosition(what, text string, now time.Time) (batchlog.Position, error) {
 	switch text {
 	case "first":
 		return batchlog.First(), nil
@@ -87,7 +87,7 @@ func parsePosition(text string, now time.Time) (batchlog.Position, error) {
 	if d, err := parseDuration(text); err == nil && d >= 0 {
 		return batchlog.Since(now.Add(-d)), nil
 	}
-	return batchlog.Position{}, usagef("--from %q is no position: write an id, first, oldest, now, a time (2026-11-22T18:45:53Z, 2026-11-22) or how long ago (90s, 2h, 7d)", text)
+	return batchlog.Position{}, usagef("%s %q is no position: write an id, first, oldest, now, a time (2026-11-22T18:45:53Z, 2026-11-22) or how long ago (90s, 2h, 7d)", what, text)
 }
 
 // parseDuration is time.ParseDuration that knows days as well.

@@ -83,13 +83,13 @@ func TestParsePosition(t *testing.T) {
 		"90s":                  batchlog.Since(now.Add(-90 * time.Second)),
 		"2d":                   batchlog.Since(now.Add(-48 * time.Hour)),
 	} {
-		p, err := parsePosition(in, now)
+		p, err := parsePosition("--from", in, now)
 		if err != nil || p.String() != want.String() {
 			t.Errorf("parsePosition(%s) = %s, %v, want %s", in, p, err, want)
 		}
 	}
 	for _, in := range []string{"", "last", "-1", "-1h", "7.5", "22.11.2026", "18446744073709551615", "99999999999999999999"} {
-		if p, err := parsePosition(in, now); err == nil {
+		if p, err := parsePosition("--from", in, now); err == nil {
 			t.Errorf("parsePosition(%s) is %s", in, p)
 		}
 	}

@@ -42,7 +42,7 @@ where to stop. Ctrl-C ends it with exit code 0.`,
 func (a *app) tail(ctx context.Context, args []string, from, until string) error {
 	var o batchlog.TailOptions
 	var err error
-	if o.From, err = parsePosition(from, time.Now()); err != nil {
+	if o.From, err = parsePosition("--from", from, time.Now()); err != nil {
 		return err
 	}
 	toHead := until == "head"

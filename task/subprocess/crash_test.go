@@ -129,13 +129,6 @@ func beParent() {
 	if err != nil {
 		panic(err)
 	}
-	// A goroutine that ends with its thread must not take the worker along, nor keep it from dying with the process.
-	gone := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		close(gone)
-	}()
-	<-gone
 	panic(workers.Handle(context.Background(), &task.Window{First: 1, Last: 1, Attempt: 1}))
 }
 

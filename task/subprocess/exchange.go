@@ -104,7 +104,7 @@ func (p *process) send(ctx context.Context, text []byte) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return p.fail(KindExit, fmt.Errorf("it does not read its stdin to the end: %w", err), nil)
+	return p.fail(KindExit, fmt.Errorf("it ended before it had read what it was sent: %w", err), nil)
 }
 
 // receive returns the next line.

@@ -148,6 +148,16 @@ func (w *worker) window(kind string, l theirLine) {
 			time.Sleep(800 * time.Millisecond)
 		}
 		w.chain(l)
+	case kind == "transcript" && l.Window.Attempt == 1:
+		w.say(`{"error":"the cities are not there yet"}`)
+	case kind == "transcript":
+		w.say(`{"get":{"space":"cities","key":"Brno"}}`)
+		w.hear()
+		w.say(`{"get":{"space":"cities","key":"Riga"}}`)
+		w.hear()
+		w.say(`{"scan":{"space":"cities","prefix":"B","limit":1}}`)
+		w.hear()
+		w.say(`{"ops":[{"put":{"space":"cities","key":"Brno","value":"2"}},{"del":{"space":"cities","key":"Bern"}}]}`)
 	case kind == "twice":
 		w.say(`{"ops":[]}`)
 		w.say(`{"ops":[]}`)
