@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/opjson"
 )
 
 const (
@@ -68,7 +69,7 @@ var errStopped = errors.New("stopped")
 // dispatch reads lines and starts an attempt for each, until the input or ctx ends. stop ends it for an attempt that failed.
 func (w *bulk) dispatch(ctx context.Context, stop context.CancelCauseFunc, db *batchlog.DB, in io.Reader, pending chan<- *attempt) error {
 	lines := readLines(ctx, in)
-	parser := &lineParser{db: db}
+	parser := opjson.NewParser(db)
 	turns := make(chan struct{}, w.parallel) // one in it for each batch that is under way
 	room := newGate(bulkBytes)
 	read := int64(0)
@@ -78,13 +79,13 @@ func (w *bulk) dispatch(ctx context.Context, stop context.CancelCauseFunc, db *b
 		if l.err != nil && !errors.Is(l.err, errLongLine) {
 			return l.err
 		}
-		if len(space(l.text)) == 0 && l.err == nil {
+		if len(bytes.Trim(l.text, " \t\r\n")) == 0 && l.err == nil {
 			continue
 		}
 		at := &attempt{outcome: outcome{line: l.number, err: l.err}, done: make(chan struct{})}
 		b := &batchlog.Batch{}
 		if at.err == nil {
-			at.err = parser.parse(l.text, b)
+			at.err = parser.Batch(l.text, b)
 		}
 		if at.err != nil {
 			close(at.done)

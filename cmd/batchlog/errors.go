@@ -68,6 +68,15 @@ type notFoundError struct{ what string }
 func (e *notFoundError) Error() string        { return e.what }
 func (e *notFoundError) Is(target error) bool { return target == batchlog.ErrNotFound }
 
+// A hintedError is an error of which the command knows what to do next.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
 // A differenceError says that a check has found something. What, has been printed.
 type differenceError struct{ what string }
 
@@ -114,6 +123,7 @@ func (a *app) complain(err error) {
 // hint says what to do about err, or nothing where its text already does.
 func (a *app) hint(err error) string {
 	var (
+		hinted  *hintedError
 		missing *missingError
 		lock    *batchlog.LockError
 		wait    *batchlog.WaitError
@@ -121,6 +131,8 @@ func (a *app) hint(err error) string {
 		db      = a.dbFlag()
 	)
 	switch {
+	case errors.As(err, &hinted):
+		return hinted.hint
 	case errors.As(err, &missing):
 		return fmt.Sprintf("make one: batchlog put / hello world%s\nor name another: --db DIR or $BATCHLOG_DB", db)
 	case errors.As(err, &lock):
@@ -135,6 +147,8 @@ func (a *app) hint(err error) string {
 		return "batchlog version tells which one this is"
 	case errors.Is(err, batchlog.ErrCorrupt):
 		return fmt.Sprintf("list all damage: batchlog verify%s", db)
+	case errors.As(err, &wait) && wait.Space != nil:
+		return fmt.Sprintf("the task has to run: batchlog task show %s%s says how it is; --stale shows what is there now", shellWord(wait.Task), db)
 	case errors.As(err, &wait):
 		return "--stale shows what is there now, --max-wait waits longer"
 	case errors.Is(err, batchlog.ErrUncertain):

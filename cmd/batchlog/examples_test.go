@@ -61,8 +61,25 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s: %v\n%s", line, err, out.String())
 		}
 	}
+	workers, err := filepath.Abs("../../examples/workers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		audited = "batchlog task run audit --source users --exec 'sh audit.sh' --until-head"
+		parked  = "batchlog task run audit --source users --exec 'exit 1' --attempts 1 --poison park --until-head"
+	)
 	before := map[string][]string{
-		"batchlog verify git": {"batchlog import git repo", "batchlog import git repo --rev v1.0 --name released"},
+		"batchlog task show":    {audited},
+		"batchlog task pause":   {audited},
+		"batchlog task resume":  {audited, "batchlog task pause audit"},
+		"batchlog task reset":   {audited},
+		"batchlog task drop":    {audited},
+		"batchlog task parked":  {parked},
+		"batchlog task retry":   {parked},
+		"batchlog task holds":   {audited},
+		"batchlog task release": {audited},
+		"batchlog verify git":   {"batchlog import git repo", "batchlog import git repo --rev v1.0 --name released"},
 	}
 	for _, cmd := range commands(newRoot(&app{out: nil, err: io.Discard})) {
 		t.Run(strings.ReplaceAll(cmd.CommandPath(), " ", "_"), func(t *testing.T) {
@@ -75,6 +92,9 @@ func TestExamples(t *testing.T) {
 			}
 			dir := t.TempDir()
 			if err := os.Symlink(r.dir, filepath.Join(dir, "repo")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(dir, os.DirFS(workers)); err != nil {
 				t.Fatal(err)
 			}
 			sh(t, dir, "batchlog put users alice a; batchlog put users bob b; batchlog put users/eu '[\"bob\",7]' c")

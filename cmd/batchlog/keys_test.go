@@ -105,7 +105,7 @@ func TestMissingDatabase(t *testing.T) {
 	repo.linear(2)
 	for _, args := range [][]string{
 		{"get", "s", "k"}, {"scan", "s"}, {"del", "s", "k"}, {"tail"}, {"status"}, {"verify"}, {"verify", "git", repo.dir}, {"space", "ls"},
-		{"space", "configure", "/", "--dry-run"},
+		{"space", "configure", "/", "--dry-run"}, {"task", "ls"}, {"task", "run", "t", "--exec", "x"}, {"task", "drop", "t", "--yes"}, {"explain", "read", "/"},
 	} {
 		c.fails(exitError, []string{"no database in " + c.db, "batchlog put / hello world --db"}, args...)
 		if _, err := os.Stat(c.db); err == nil {

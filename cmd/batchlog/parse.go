@@ -9,33 +9,12 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/opjson"
 )
 
-// parsePath is the path that a SPACE stands for: words between slashes, / for the root, or a JSON array.
-func parsePath(text string) ([]any, error) {
-	switch {
-	case text == "/":
-		return nil, nil
-	case strings.HasPrefix(text, "["):
-		path, err := batchlog.ParsePathJSON([]byte(text))
-		if err != nil {
-			return nil, fmt.Errorf("space %s: %w", text, err)
-		}
-		return path, nil
-	}
-	var path []any
-	for word := range strings.SplitSeq(strings.TrimPrefix(text, "/"), "/") {
-		if word == "" {
-			return nil, fmt.Errorf(`space %q has an empty part: write / for the root, ["a",""] for a part that is empty`, text)
-		}
-		path = append(path, word)
-	}
-	return path, nil
-}
-
-// pathArg is parsePath for an argument.
+// pathArg is the path that an argument stands for: a SPACE.
 func pathArg(text string) ([]any, error) {
-	path, err := parsePath(text)
+	path, err := opjson.ParsePath(text)
 	if err != nil {
 		return nil, &usageError{err: err}
 	}
@@ -68,17 +47,11 @@ func parsePrefix(text string) (batchlog.Range, error) {
 	if err != nil {
 		return batchlog.Range{}, err
 	}
-	v, err := k.Decode()
+	r, err := opjson.PrefixRange(k)
 	if err != nil {
-		return batchlog.Range{}, usagef("--prefix %s: %w", text, err)
+		return batchlog.Range{}, usagef(`--prefix %s: %w; write '"%s"' for a string`, text, err, text)
 	}
-	switch v := v.(type) {
-	case string:
-		return batchlog.StringPrefix(v), nil
-	case []any:
-		return batchlog.Prefix(v...), nil
-	}
-	return batchlog.Range{}, usagef(`--prefix %s: a prefix is a string or an array; write '"%s"' for a string`, text, text)
+	return r, nil
 }
 
 // parseID is a commit's id.
@@ -90,8 +63,8 @@ func parseID(text string) (batchlog.ID, error) {
 	return batchlog.ID(id), nil
 }
 
-// parsePosition is the place that --from means. A duration is so long ago.
-func parsePosition(text string, now time.Time) (batchlog.Position, error) {
+// parsePosition is the place that text, given for what, means. A duration is so long ago.
+func parsePosition(what, text string, now time.Time) (batchlog.Position, error) {
 	switch text {
 	case "first":
 		return batchlog.First(), nil
@@ -114,7 +87,7 @@ func parsePosition(text string, now time.Time) (batchlog.Position, error) {
 	if d, err := parseDuration(text); err == nil && d >= 0 {
 		return batchlog.Since(now.Add(-d)), nil
 	}
-	return batchlog.Position{}, usagef("--from %q is no position: write an id, first, oldest, now, a time (2026-11-22T18:45:53Z, 2026-11-22) or how long ago (90s, 2h, 7d)", text)
+	return batchlog.Position{}, usagef("%s %q is no position: write an id, first, oldest, now, a time (2026-11-22T18:45:53Z, 2026-11-22) or how long ago (90s, 2h, 7d)", what, text)
 }
 
 // parseDuration is time.ParseDuration that knows days as well.

@@ -3,58 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/bytespace/batchlog"
 )
-
-func TestParsePath(t *testing.T) {
-	for _, c := range []struct{ in, want string }{
-		{"/", "[]"},
-		{"users", `[users]`},
-		{"users/eu", `[users eu]`},
-		{"/users/eu", `[users eu]`},
-		{"users with space", `[users with space]`},
-		{`["users",7]`, `[users 7]`},
-		{`[]`, `[]`},
-		{`["a/b",""]`, `[a/b ]`},
-		{"", "empty part"},
-		{"users/", "empty part"},
-		{"a//b", "empty part"},
-		{"//", "empty part"},
-		{`["users"`, "space"},
-		{`["users",{}]`, "JSON object is no key"},
-	} {
-		path, err := parsePath(c.in)
-		got := fmt.Sprint(path)
-		if err != nil {
-			got = err.Error()
-		}
-		if got != c.want && (err == nil || !strings.Contains(got, c.want)) {
-			t.Errorf("parsePath(%q) = %s, want %s", c.in, got, c.want)
-		}
-	}
-}
-
-// A space's String is the SPACE that means it.
-func TestParsePathOfString(t *testing.T) {
-	db := batchlog.New(nil)
-	for _, s := range []*batchlog.Space{
-		db.Root(), db.Space("a"), db.Space("a", "b c", "d"), db.Space("a/b"), db.Space(""), db.Space("[x"), db.Space("a", 7, true, nil), db.Space("é", "\n"), db.Space([]byte{1}),
-	} {
-		path, err := parsePath(s.String())
-		if err != nil {
-			t.Errorf("%s: %v", s, err)
-			continue
-		}
-		if back := db.Space(path...); !back.Equal(s) {
-			t.Errorf("%s came back as %s", s, back)
-		}
-	}
-}
 
 func TestParseKey(t *testing.T) {
 	date := time.Date(2026, 11, 22, 18, 45, 53, 0, time.UTC)
@@ -130,13 +83,13 @@ func TestParsePosition(t *testing.T) {
 		"90s":                  batchlog.Since(now.Add(-90 * time.Second)),
 		"2d":                   batchlog.Since(now.Add(-48 * time.Hour)),
 	} {
-		p, err := parsePosition(in, now)
+		p, err := parsePosition("--from", in, now)
 		if err != nil || p.String() != want.String() {
 			t.Errorf("parsePosition(%s) = %s, %v, want %s", in, p, err, want)
 		}
 	}
 	for _, in := range []string{"", "last", "-1", "-1h", "7.5", "22.11.2026", "18446744073709551615", "99999999999999999999"} {
-		if p, err := parsePosition(in, now); err == nil {
+		if p, err := parsePosition("--from", in, now); err == nil {
 			t.Errorf("parsePosition(%s) is %s", in, p)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -262,4 +263,68 @@ func TestSignalsOfOtherCommands(t *testing.T) {
 		}
 		equal(t, fmt.Sprintf("exit code of %q", s.args), signalGroup(t, cmd, s.signal), s.code)
 	}
+}
+
+// A task that runs ends well on Ctrl-C and is killed as any process; no worker is left either way, and run again it goes on.
+func TestEndedTask(t *testing.T) {
+	c := newCLI(t)
+	for i := range 20 {
+		c.must("put", "users", strconv.Itoa(i), "v")
+	}
+	// The worker handles windows slowly and tells its process.
+	script := filepath.Join(t.TempDir(), "worker.sh")
+	text := "read -r hello; echo '{\"batchlog\":1}'; echo pid $$ >&2\n" +
+		"while read -r window; do sleep 0.05; n=${window#*first\\\":}; echo \"{\\\"ops\\\":[{\\\"put\\\":{\\\"space\\\":\\\"out\\\",\\\"key\\\":${n%%,*},\\\"value\\\":\\\"\\\"}}]}\"; done\n"
+	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"task", "run", "t", "--source", "users", "--window-commits", "1", "--exec", "exec sh " + shellWord(script)}
+	for _, s := range []struct {
+		signal syscall.Signal
+		code   int
+		more   []string
+	}{
+		{syscall.SIGINT, 0, nil},
+		{syscall.SIGKILL, -1, nil},
+		{syscall.SIGTERM, 143, []string{"--until-head"}},
+	} {
+		if s.signal == syscall.SIGKILL && runtime.GOOS != "linux" {
+			continue
+		}
+		cmd := c.process(append(args, s.more...)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		stderr := must1(cmd.StderrPipe())(t)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		worker := 0
+		for lines := bufio.NewScanner(stderr); worker == 0 && lines.Scan(); {
+			if _, after, ok := strings.Cut(lines.Text(), `stderr="pid `); ok {
+				worker = must1(strconv.Atoi(strings.Trim(after, `"`)))(t)
+			}
+		}
+		go func() { _, _ = io.Copy(io.Discard, stderr) }() // so that it is not kept from writing
+		if worker == 0 {
+			t.Fatal("the worker did not start")
+		}
+		time.Sleep(100 * time.Millisecond)
+		equal(t, fmt.Sprintf("exit code on %s", s.signal), signalGroup(t, cmd, s.signal), s.code)
+		for deadline := time.Now().Add(10 * time.Second); syscall.Kill(worker, 0) == nil && !zombie(worker); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("after %s worker %d is still there", s.signal, worker)
+			}
+		}
+	}
+	handled := strings.Count(c.must("scan", "out"), "\n")
+	if handled == 0 || handled == 20 {
+		t.Logf("%d windows were handled before the end", handled)
+	}
+	c.must(append(args, "--until-head")...)
+	equal(t, "windows in all", strings.Count(c.must("scan", "out"), "\n"), 20)
+}
+
+// zombie reports whether a process has ended and nobody has waited for it yet.
+func zombie(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(text), ") Z ")
 }

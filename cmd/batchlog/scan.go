@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/opjson"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -128,11 +129,8 @@ func appendEntry(dst []byte, e batchlog.Entry, asJSON bool) (_ []byte, err error
 		dst = append(dst, '\t')
 		return append(appendReadable(dst, e.Value), '\n'), nil
 	}
-	if dst, err = appendKey(append(dst, `{"key":`...), e.Key); err != nil {
-		return dst, err
-	}
-	dst = appendValue(append(dst, `,"value":`...), e.Value)
-	return append(dst, "}\n"...), nil
+	dst, err = opjson.AppendEntry(dst, e)
+	return append(dst, '\n'), err
 }
 
 // appendReadable appends a value for people, on one line.

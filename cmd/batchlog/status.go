@@ -11,6 +11,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/local"
+	"github.com/bytespace/batchlog/task"
 )
 
 func newStatus(a *app) *cobra.Command {
@@ -28,14 +29,35 @@ head, applied and epoch.`,
 				if err != nil {
 					return err
 				}
+				holds := a.holds(ctx, db)
 				if a.json {
-					return a.printJSON(s)
+					return a.printJSON(statusJSON{s, holds})
 				}
-				_, err = a.out.WriteString(statusText(a.dir, s))
+				_, err = a.out.WriteString(statusText(a.dir, s, holds))
 				return err
 			})
 		}),
 	}
+}
+
+// A statusJSON is what status --json prints.
+type statusJSON struct {
+	batchlog.Status
+	Holds []task.Hold `json:"holds,omitempty"`
+}
+
+// holdsWait is how long status waits for the store to say which tasks hold the log: it is there for databases that are not well, too.
+const holdsWait = 2 * time.Second
+
+// holds is what of the log is kept for tasks. If that can't be said, stderr has why.
+func (a *app) holds(ctx context.Context, db *local.DB) []task.Hold {
+	ctx, cancel := context.WithTimeout(ctx, holdsWait)
+	defer cancel()
+	holds, err := task.Holds(ctx, db.DB)
+	if err != nil {
+		fmt.Fprintf(a.err, "batchlog: what of the log is kept for tasks is not known: %v\n", err)
+	}
+	return holds
 }
 
 // printJSON prints v as one line of JSON.
@@ -46,7 +68,7 @@ func (a *app) printJSON(v any) error {
 }
 
 // statusText is s for people.
-func statusText(dir string, s batchlog.Status) string {
+func statusText(dir string, s batchlog.Status, holds []task.Hold) string {
 	state := s.State
 	if s.Reason != "" {
 		state += ": " + s.Reason
@@ -67,6 +89,9 @@ func statusText(dir string, s batchlog.Status) string {
 		for _, d := range l.Damaged {
 			rows = append(rows, []string{"", "damaged: " + d})
 		}
+	}
+	for _, h := range holds {
+		rows = append(rows, []string{"task " + printable(h.Task), fmt.Sprintf("holds the log from commit %s on, %s, since %s", countText(int64(h.First)), bytesText(h.Bytes), sinceText(h))})
 	}
 	st := s.Store
 	rows = append(rows, []string{"store", fmt.Sprintf("%s on disk, %s in memory, %s cached; read amplification %d, write amplification %s",

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/opjson"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -41,7 +42,7 @@ where to stop. Ctrl-C ends it with exit code 0.`,
 func (a *app) tail(ctx context.Context, args []string, from, until string) error {
 	var o batchlog.TailOptions
 	var err error
-	if o.From, err = parsePosition(from, time.Now()); err != nil {
+	if o.From, err = parsePosition("--from", from, time.Now()); err != nil {
 		return err
 	}
 	toHead := until == "head"
@@ -89,10 +90,10 @@ func (a *app) printCommits(ctx context.Context, db *local.DB, o batchlog.TailOpt
 			return err
 		}
 		if !c.Bookmark() {
-			if line, err = appendCommit(line[:0], c); err != nil {
+			if line, err = opjson.AppendCommit(line[:0], c); err != nil {
 				return err
 			}
-			if _, err := a.out.Write(line); err != nil {
+			if _, err := a.out.Write(append(line, '\n')); err != nil {
 				return fmt.Errorf("write output: %w", err)
 			}
 		}

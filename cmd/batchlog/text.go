@@ -149,6 +149,9 @@ func printable(s string) string {
 	}, s)
 }
 
+// oneLine is s as printable has it, with its lines one after the other.
+func oneLine(s string) string { return printable(strings.ReplaceAll(strings.TrimSpace(s), "\n", " ")) }
+
 // aligned writes rows of cells as columns, two spaces apart. Cells of the columns in right are set right.
 func aligned(rows [][]string, right ...int) string {
 	var widths []int

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/opjson"
 	"github.com/bytespace/batchlog/local"
 )
 
@@ -100,6 +101,6 @@ func (o outcome) appendLine(dst []byte) []byte {
 		return fmt.Appendf(dst, "{\"line\":%d,\"id\":%d}\n", o.line, o.id)
 	}
 	dst = fmt.Appendf(dst, `{"line":%d,"error":`, o.line)
-	dst = appendString(dst, []byte(strings.ToValidUTF8(o.err.Error(), "\ufffd")))
+	dst = opjson.AppendString(dst, []byte(strings.ToValidUTF8(o.err.Error(), "\ufffd")))
 	return append(dst, "}\n"...)
 }

@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/store":   {"."},
 	"internal/commit":  {"."},
 	"internal/tier":    {".", "internal/segment"},
+	"internal/opjson":  {"."},
 
 	"internal/taskstate": {"."},
 	"internal/roster":    {".", "internal/taskstate"},
@@ -32,14 +33,15 @@ var arrows = map[string][]string{
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
-	"task":    {".", "internal/taskstate"},
-	"history": {".", "task"}, // tasks over what import git loads: for programs that use them, for the demo, and as examples
-	"undo":    {"."},
-	"console": {},
+	"task":            {".", "internal/taskstate"},
+	"task/subprocess": {".", "internal/opjson", "task"},
+	"history":         {".", "task"}, // tasks over what import git loads: for programs that use them, for the demo, and as examples
+	"undo":            {"."},
+	"console":         {},
 
 	// All public ones but enginetest, which brings package testing and its flags.
-	"cmd/batchlog": {".", "bytewise", "local", "remote", "server", "task", "undo", "history", "console"},
-	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "undo", "history", "console"},
+	"cmd/batchlog": {".", "bytewise", "internal/opjson", "local", "remote", "server", "task", "task/subprocess", "undo", "history", "console"},
+	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "task/subprocess", "undo", "history", "console"},
 
 	"enginetest":       {"."},
 	"internal/simtest": {".", "enginetest", "local", "remote", "server", "task"},
@@ -54,6 +56,8 @@ var testArrows = map[string][]string{
 
 	"history": {"local"},
 
+	"task/subprocess": {"local"},
+	"internal/opjson": {"local"},
 	"internal/seglog": {"bytewise"},
 }
 
@@ -80,6 +84,8 @@ var testModules = map[string][]string{
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
 	"history":         {vfs},
+	"task/subprocess": {vfs},
+	"internal/opjson": {vfs},
 }
 
 // pure lists the packages that work on bytes alone, and impure what they may therefore not import, packages within included.

@@ -1,4 +1,4 @@
-package main
+package opjson
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 
 var errSurrogate = errors.New(`half of a surrogate pair is no character; write bytes that are not UTF-8 as {"$base64":"…"}`)
 
-// checkJSON reports where and why text is not one JSON value in UTF-8.
-func checkJSON(text []byte) error {
+// Check reports where and why text is not one JSON value in UTF-8.
+func Check(text []byte) error {
 	if !utf8.Valid(text) {
 		return errors.New(`not UTF-8; write bytes that are not UTF-8 as {"$base64":"…"}`)
 	}
@@ -32,15 +32,16 @@ func checkJSON(text []byte) error {
 	return errors.New("not JSON")
 }
 
-// eachMember calls fn for each member of a JSON value that must be an object. The text is valid; value is part of it.
-func eachMember(text []byte, fn func(name string, value []byte) error) error {
+// EachMember calls fn for each member of a JSON value that must be an object. The text is one that [Check] accepts, without white space
+// before it; value is part of it.
+func EachMember(text []byte, fn func(name string, value []byte) error) error {
 	if len(text) == 0 || text[0] != '{' {
 		return fmt.Errorf("%s where an object should be", kindOf(text))
 	}
 	var seen []string
-	for rest := space(text[1:]); rest[0] != '}'; {
+	for rest := skipSpace(text[1:]); rest[0] != '}'; {
 		end := valueEnd(rest)
-		name, err := stringOf(rest[:end])
+		name, err := String(rest[:end])
 		if err != nil {
 			return err
 		}
@@ -48,40 +49,40 @@ func eachMember(text []byte, fn func(name string, value []byte) error) error {
 			return fmt.Errorf("field %q twice", name)
 		}
 		seen = append(seen, string(name))
-		rest = space(space(rest[end:])[1:]) // the colon
+		rest = skipSpace(skipSpace(rest[end:])[1:]) // the colon
 		end = valueEnd(rest)
 		if err := fn(string(name), rest[:end]); err != nil {
 			return err
 		}
-		rest = space(rest[end:])
+		rest = skipSpace(rest[end:])
 		if rest[0] == ',' {
-			rest = space(rest[1:])
+			rest = skipSpace(rest[1:])
 		}
 	}
 	return nil
 }
 
-// eachItem calls fn for each item of a JSON value that must be an array, as eachMember does.
-func eachItem(text []byte, fn func(i int, value []byte) error) error {
+// EachItem calls fn for each item of a JSON value that must be an array, as EachMember does.
+func EachItem(text []byte, fn func(i int, value []byte) error) error {
 	if len(text) == 0 || text[0] != '[' {
 		return fmt.Errorf("%s where an array should be", kindOf(text))
 	}
 	i := 0
-	for rest := space(text[1:]); rest[0] != ']'; i++ {
+	for rest := skipSpace(text[1:]); rest[0] != ']'; i++ {
 		end := valueEnd(rest)
 		if err := fn(i, rest[:end]); err != nil {
 			return err
 		}
-		rest = space(rest[end:])
+		rest = skipSpace(rest[end:])
 		if rest[0] == ',' {
-			rest = space(rest[1:])
+			rest = skipSpace(rest[1:])
 		}
 	}
 	return nil
 }
 
-// stringOf is the characters of a JSON value that must be a string. Without escapes they share memory with text.
-func stringOf(text []byte) ([]byte, error) {
+// String is the characters of a JSON value that must be a string. Without escapes they share memory with text.
+func String(text []byte) ([]byte, error) {
 	if len(text) == 0 || text[0] != '"' {
 		return nil, fmt.Errorf("%s where a string should be", kindOf(text))
 	}
@@ -160,8 +161,8 @@ func valueEnd(text []byte) int {
 	return len(text)
 }
 
-// space is text without the white space that it begins with.
-func space(text []byte) []byte {
+// skipSpace is text without the white space that it begins with.
+func skipSpace(text []byte) []byte {
 	for len(text) > 0 && (text[0] == ' ' || text[0] == '\t' || text[0] == '\r' || text[0] == '\n') {
 		text = text[1:]
 	}
@@ -186,30 +187,21 @@ func kindOf(text []byte) string {
 	return "a number"
 }
 
-// appendString appends s, UTF-8, as a JSON string.
-func appendString(dst, s []byte) []byte {
-	const hex = "0123456789abcdef"
-	dst = append(dst, '"')
-	start := 0
-	for i, c := range s {
-		if c >= 0x20 && c != '"' && c != '\\' {
-			continue
-		}
-		dst = append(dst, s[start:i]...)
-		start = i + 1
-		switch c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, '\\', 'n')
-		case '\r':
-			dst = append(dst, '\\', 'r')
-		case '\t':
-			dst = append(dst, '\\', 't')
-		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
+// Unknown is the error for a member that should not be there.
+func Unknown(name string) error { return fmt.Errorf("unknown field %q", name) }
+
+// Missing is the error for a member that was not found.
+func Missing(found bool, name string) error {
+	if found {
+		return nil
 	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
+	return fmt.Errorf("field %q is missing", name)
+}
+
+// Within is err with the name of the field it is in.
+func Within(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }

@@ -1,4 +1,4 @@
-package main
+package opjson
 
 import (
 	"bytes"
@@ -30,9 +30,61 @@ func memDB(t testing.TB) *local.DB {
 	return db
 }
 
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+	}
+}
+
+func TestParsePath(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"/", "[]"},
+		{"users", `[users]`},
+		{"users/eu", `[users eu]`},
+		{"/users/eu", `[users eu]`},
+		{"users with space", `[users with space]`},
+		{`["users",7]`, `[users 7]`},
+		{`[]`, `[]`},
+		{`["a/b",""]`, `[a/b ]`},
+		{"", "empty part"},
+		{"users/", "empty part"},
+		{"a//b", "empty part"},
+		{"//", "empty part"},
+		{`["users"`, "space"},
+		{`["users",{}]`, "JSON object is no key"},
+	} {
+		path, err := ParsePath(c.in)
+		got := fmt.Sprint(path)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want && (err == nil || !strings.Contains(got, c.want)) {
+			t.Errorf("ParsePath(%q) = %s, want %s", c.in, got, c.want)
+		}
+	}
+}
+
+// A space's String is the SPACE that means it.
+func TestParsePathOfString(t *testing.T) {
+	db := batchlog.New(nil)
+	for _, s := range []*batchlog.Space{
+		db.Root(), db.Space("a"), db.Space("a", "b c", "d"), db.Space("a/b"), db.Space(""), db.Space("[x"), db.Space("a", 7, true, nil), db.Space("é", "\n"), db.Space([]byte{1}),
+	} {
+		path, err := ParsePath(s.String())
+		if err != nil {
+			t.Errorf("%s: %v", s, err)
+			continue
+		}
+		if back := db.Space(path...); !back.Equal(s) {
+			t.Errorf("%s came back as %s", s, back)
+		}
+	}
+}
+
 func TestParseLine(t *testing.T) {
 	db := memDB(t)
-	p := &lineParser{db: db.DB}
+	p := NewParser(db.DB)
 	line := ` {"labels":{"actor":"m\u0065","why":""}, "token":"t", "ops":[
 		{"put":{"space":"users/eu","key":"alice","value":"a\n\ud83d\ude00"}},
 		{"put":{"value":{"$base64":"AP8="},"key":["a",1],"space":["users",7]}},
@@ -42,7 +94,7 @@ func TestParseLine(t *testing.T) {
 		{"delRange":{"space":"users"}} ] }`
 	line = strings.ReplaceAll(strings.ReplaceAll(line, "\n", " "), "\t", " ")
 	var b batchlog.Batch
-	if err := p.parse([]byte(line), &b); err != nil {
+	if err := p.Batch([]byte(line), &b); err != nil {
 		t.Fatal(err)
 	}
 	if b.Token != "t" || !reflect.DeepEqual(b.Labels, map[string]string{"actor": "me", "why": ""}) {
@@ -73,7 +125,7 @@ func TestParseLine(t *testing.T) {
 }
 
 func TestParseLineRefuses(t *testing.T) {
-	p := &lineParser{db: batchlog.New(nil)}
+	p := NewParser(batchlog.New(nil))
 	op := func(s string) string { return `{"ops":[` + s + `]}` }
 	put := func(s string) string { return op(`{"put":{` + s + `}}`) }
 	for _, c := range []struct{ line, want string }{
@@ -113,7 +165,7 @@ func TestParseLineRefuses(t *testing.T) {
 		{op(`{"delRange":{"space":"a","key":"b"}}`), `op 1: delRange: unknown field "key"`},
 	} {
 		var b batchlog.Batch
-		err := p.parse([]byte(c.line), &b)
+		err := p.Batch([]byte(c.line), &b)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", c.line, err, c.want)
 		}
@@ -161,7 +213,7 @@ func TestLinesRoundTrip(t *testing.T) {
 		}
 		return db.Space(text(), text())
 	}
-	parser := &lineParser{db: db.DB}
+	parser := NewParser(db.DB)
 	for range 500 {
 		b := batchlog.Batch{Labels: map[string]string{text(): text(), "b": text()}}
 		for range random.IntN(6) {
@@ -189,7 +241,7 @@ func TestLinesRoundTrip(t *testing.T) {
 		// The commit's own members go; what is left is a batch.
 		ops := line[bytes.Index(line, []byte(`,"labels":`))+1:]
 		var back batchlog.Batch
-		if err := parser.parse(append([]byte("{"), ops...), &back); err != nil {
+		if err := parser.Batch(append([]byte("{"), ops...), &back); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
 		again, err := db.Write(t.Context(), &back)
@@ -208,7 +260,7 @@ func lineOf(t *testing.T, db *local.DB, id batchlog.ID) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		line, err := appendCommit(nil, c)
+		line, err := AppendCommit(nil, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,7 +273,7 @@ func lineOf(t *testing.T, db *local.DB, id batchlog.ID) []byte {
 func TestAppendString(t *testing.T) {
 	for i := range 0x3000 {
 		s := "x" + string(rune(i)) + "y"
-		text := appendString(nil, []byte(s))
+		text := AppendString(nil, []byte(s))
 		var back string
 		if err := json.Unmarshal(text, &back); err != nil || back != s {
 			t.Fatalf("%q is written as %s and comes back as %q, %v", s, text, back, err)
@@ -251,9 +303,9 @@ func FuzzParseLine(f *testing.F) {
 	}
 	db := batchlog.New(nil)
 	f.Fuzz(func(t *testing.T, line []byte) {
-		p := &lineParser{db: db}
+		p := NewParser(db)
 		var b batchlog.Batch
-		err := p.parse(line, &b)
+		err := p.Batch(line, &b)
 		var v struct {
 			Ops    []json.RawMessage
 			Token  string

@@ -1,0 +1,125 @@
+package opjson
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/bytespace/batchlog"
+)
+
+// AppendCommit appends c, without a line end.
+func AppendCommit(dst []byte, c *batchlog.Commit) ([]byte, error) {
+	dst = fmt.Appendf(dst, `{"id":%d,"time":"`, c.ID)
+	dst = c.Time.UTC().AppendFormat(dst, time.RFC3339Nano)
+	dst = append(dst, `","labels":{`...)
+	for i, name := range slices.Sorted(maps.Keys(c.Labels)) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, []byte(name))
+		dst = append(dst, ':')
+		dst = AppendString(dst, []byte(c.Labels[name]))
+	}
+	dst = append(dst, `},"ops":[`...)
+	first := true
+	for op, err := range c.Ops() {
+		if err != nil {
+			return dst, err
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		if dst, err = AppendOp(dst, op); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, "]}"...), nil
+}
+
+// AppendOp appends an op.
+func AppendOp(dst []byte, op batchlog.Op) (_ []byte, err error) {
+	dst = AppendSpace(fmt.Appendf(dst, `{"%s":{"space":`, op.Kind), op.Space)
+	switch op.Kind {
+	case batchlog.OpDeleteRange:
+		if len(op.Key) > 0 {
+			if dst, err = AppendKey(append(dst, `,"low":`...), op.Key); err != nil {
+				return dst, err
+			}
+		}
+		if op.High != nil {
+			dst, err = AppendKey(append(dst, `,"high":`...), op.High)
+		}
+	default:
+		dst, err = AppendKey(append(dst, `,"key":`...), op.Key)
+		if op.Kind == batchlog.OpPut {
+			dst = AppendValue(append(dst, `,"value":`...), op.Value)
+		}
+	}
+	return append(dst, "}}"...), err
+}
+
+// AppendSpace appends a SPACE.
+func AppendSpace(dst []byte, s *batchlog.Space) []byte {
+	text := s.String()
+	if text[0] == '[' { // the JSON array that it is
+		return append(dst, text...)
+	}
+	return AppendString(dst, []byte(text))
+}
+
+// AppendEntry appends a key and its value as {"key":KEY,"value":VALUE}.
+func AppendEntry(dst []byte, e batchlog.Entry) (_ []byte, err error) {
+	if dst, err = AppendKey(append(dst, `{"key":`...), e.Key); err != nil {
+		return dst, err
+	}
+	return append(AppendValue(append(dst, `,"value":`...), e.Value), '}'), nil
+}
+
+// AppendKey appends a KEY.
+func AppendKey(dst []byte, k batchlog.Key) ([]byte, error) {
+	text, err := k.MarshalJSON()
+	return append(dst, text...), err
+}
+
+// AppendValue appends a VALUE: a string where its bytes are UTF-8.
+func AppendValue(dst, value []byte) []byte {
+	if utf8.Valid(value) {
+		return AppendString(dst, value)
+	}
+	dst = append(dst, `{"$base64":"`...)
+	dst = base64.StdEncoding.AppendEncode(dst, value)
+	return append(dst, `"}`...)
+}
+
+// AppendString appends s, UTF-8, as a JSON string.
+func AppendString(dst, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	start := 0
+	for i, c := range s {
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}

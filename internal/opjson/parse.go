@@ -1,0 +1,185 @@
+package opjson
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/bytespace/batchlog"
+)
+
+// A Parser makes batches of lines. It remembers the spaces that it met, as lines mostly have the same few. It is not safe for
+// concurrent use.
+type Parser struct {
+	db     *batchlog.DB
+	spaces map[string]*batchlog.Space
+}
+
+// parserSpaces bounds Parser.spaces; beyond, it starts anew.
+const parserSpaces = 4096
+
+// NewParser returns a parser for batches of db.
+func NewParser(db *batchlog.DB) *Parser { return &Parser{db: db} }
+
+// A Writer is what ops are added to: a [batchlog.Batch], or a [batchlog.Tx]. It keeps nothing of what it is given.
+type Writer interface {
+	Put(s *batchlog.Space, k batchlog.Key, value []byte)
+	Delete(s *batchlog.Space, k batchlog.Key)
+	DeleteRange(s *batchlog.Space, r batchlog.Range)
+}
+
+// Batch makes b the batch that line says. If there is an error b is part of it.
+func (p *Parser) Batch(line []byte, b *batchlog.Batch) error {
+	b.Reset()
+	if err := Check(line); err != nil {
+		return err
+	}
+	found := false
+	err := EachMember(skipSpace(line), func(name string, value []byte) error {
+		switch name {
+		case "ops":
+			found = true
+			return p.Ops(value, b)
+		case "token":
+			token, err := String(value)
+			b.Token = string(token)
+			return Within(name, err)
+		case "labels":
+			b.Labels = map[string]string{}
+			return Within(name, EachMember(value, func(label string, value []byte) error {
+				text, err := String(value)
+				b.Labels[label] = string(text)
+				return Within(label, err)
+			}))
+		}
+		return Unknown(name)
+	})
+	if err != nil {
+		return err
+	}
+	return Missing(found, "ops")
+}
+
+// Ops adds to w the ops of a JSON array. If there is an error, those before the wrong one were added.
+func (p *Parser) Ops(text []byte, w Writer) error {
+	return EachItem(text, func(i int, op []byte) error {
+		if err := p.op(op, w); err != nil {
+			return fmt.Errorf("op %d: %w", i+1, err)
+		}
+		return nil
+	})
+}
+
+// op adds one op to w.
+func (p *Parser) op(text []byte, w Writer) error {
+	count := 0
+	err := EachMember(text, func(name string, value []byte) error {
+		count++
+		if count > 1 {
+			return fmt.Errorf("%q is a second op in one object; give each its own", name)
+		}
+		kind, ok := map[string]batchlog.OpKind{"put": batchlog.OpPut, "del": batchlog.OpDelete, "delRange": batchlog.OpDeleteRange}[name]
+		if !ok {
+			return Unknown(name)
+		}
+		return Within(name, p.opOf(kind, value, w))
+	})
+	if err == nil && count == 0 {
+		return errors.New("an empty object; write put, del or delRange")
+	}
+	return err
+}
+
+func (p *Parser) opOf(kind batchlog.OpKind, text []byte, w Writer) error {
+	var (
+		s              *batchlog.Space
+		key, low, high batchlog.Key
+		value          []byte
+	)
+	err := EachMember(text, func(name string, text []byte) (err error) {
+		single := kind != batchlog.OpDeleteRange
+		switch {
+		case name == "space":
+			s, err = p.Space(text)
+		case name == "key" && single:
+			err = key.UnmarshalJSON(text)
+		case name == "value" && kind == batchlog.OpPut:
+			value, err = Value(text)
+		case name == "low" && !single:
+			err = low.UnmarshalJSON(text)
+		case name == "high" && !single:
+			err = high.UnmarshalJSON(text)
+		default:
+			return Unknown(name)
+		}
+		return Within(name, err)
+	})
+	if err == nil {
+		err = Missing(s != nil, "space")
+	}
+	if err == nil && kind != batchlog.OpDeleteRange {
+		err = Missing(key != nil, "key")
+	}
+	if err == nil && kind == batchlog.OpPut {
+		err = Missing(value != nil, "value")
+	}
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case batchlog.OpPut:
+		w.Put(s, key, value)
+	case batchlog.OpDelete:
+		w.Delete(s, key)
+	case batchlog.OpDeleteRange:
+		w.DeleteRange(s, batchlog.Between(low, high))
+	}
+	return nil
+}
+
+// Space is the space that a SPACE stands for.
+func (p *Parser) Space(text []byte) (*batchlog.Space, error) {
+	if s := p.spaces[string(text)]; s != nil {
+		return s, nil
+	}
+	name := text
+	if text[0] != '[' {
+		var err error
+		if name, err = String(text); err != nil {
+			return nil, err
+		}
+	}
+	path, err := ParsePath(string(name))
+	if err != nil {
+		return nil, err
+	}
+	if p.spaces == nil || len(p.spaces) >= parserSpaces {
+		p.spaces = map[string]*batchlog.Space{}
+	}
+	s := p.db.Space(path...)
+	p.spaces[string(text)] = s
+	return s, nil
+}
+
+// Value is the bytes that a VALUE stands for, never nil. They may share memory with text.
+func Value(text []byte) ([]byte, error) {
+	if text[0] == '"' {
+		return String(text)
+	}
+	var value []byte
+	err := EachMember(text, func(name string, text []byte) error {
+		if name != "$base64" {
+			return Unknown(name)
+		}
+		digits, err := String(text)
+		if err != nil {
+			return err
+		}
+		value, err = base64.StdEncoding.AppendDecode([]byte{}, digits)
+		return err
+	})
+	if err == nil {
+		err = Missing(value != nil, "$base64")
+	}
+	return value, err
+}
