@@ -20,7 +20,8 @@ const (
 )
 
 // A Tx is a [Batch] that can read: what it reads is the store at one id with the transaction's own writes on
-// top. It is valid while the function that was given it runs and not safe for concurrent use.
+// top. It is valid while the function that was given it runs and not safe for concurrent use. Spaces that tasks derive are read as they are, without
+// a wait.
 type Tx struct {
 	ctx   context.Context
 	db    *DB
