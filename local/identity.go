@@ -71,6 +71,9 @@ func parseIdentity(text []byte, name string) (identity, error) {
 	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
 		return damaged(errors.New("content does not match its sum"))
 	}
+	if version == 0 {
+		return damaged(errors.New("no database has format version 0"))
+	}
 	if version > formatNewest {
 		return identity{}, &batchlog.VersionError{What: name, Version: version, Known: formatNewest}
 	}

@@ -125,6 +125,7 @@ func TestIdentityDamaged(t *testing.T) {
 		"no JSON":       {resum(1, []byte("{")), batchlog.ErrCorrupt},
 		"no uuid":       {resum(1, []byte("{}")), batchlog.ErrCorrupt},
 		"a short uuid":  {resum(1, []byte(`{"uuid":"00"}`)), batchlog.ErrCorrupt},
+		"version 0":     {resum(0, body), batchlog.ErrCorrupt},
 		"newer":         {resum(2, body), batchlog.ErrUnsupported},
 		"newer, opaque": {resum(3, []byte("\x00")), batchlog.ErrUnsupported},
 	} {

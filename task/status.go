@@ -174,7 +174,7 @@ func (q *query) status(name string) (Status, error) {
 		return Status{}, err
 	}
 	s.Lag = lag
-	if s.Rate > 0 {
+	if s.Rate > 0 && slices.ContainsFunc(s.Workers, func(w Worker) bool { return w.Alive }) {
 		s.ETA = float64(s.Lag.Commits) / s.Rate
 	}
 	s.State, s.Reason = l.State(pending, q.session, q.now)

@@ -144,6 +144,9 @@ func (l *Log) readManifest() (*manifest, error) {
 	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
 		return damaged(errManifest)
 	}
+	if version == 0 {
+		return damaged(errors.New("no manifest has format version 0"))
+	}
 	if version > manifestVersion {
 		return nil, &batchlog.VersionError{What: name, Version: version, Known: manifestVersion}
 	}

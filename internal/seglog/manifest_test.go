@@ -151,6 +151,11 @@ func TestManifestRefused(t *testing.T) {
 		}
 		edit(t, w.opts.FS, manifestPath, func([]byte) []byte { return good })
 	}
+	replace(0, func(body string) string { return body })
+	if _, err := Open(w.opts, 0); !errors.Is(err, batchlog.ErrCorrupt) {
+		t.Errorf("version 0: %v", err)
+	}
+	edit(t, w.opts.FS, manifestPath, func([]byte) []byte { return good })
 	replace(manifestVersion+1, func(body string) string { return body })
 	_, err := Open(w.opts, 0)
 	var newer *batchlog.VersionError

@@ -67,6 +67,10 @@ func TestHeaderVersion(t *testing.T) {
 	if !errors.Is(err, batchlog.ErrUnsupported) || errors.Is(err, batchlog.ErrCorrupt) {
 		t.Fatalf("error %v", err)
 	}
+	h.Version = 0
+	if _, err := ParseHeader(AppendHeader(nil, h), "x.seg"); !errors.Is(err, errHeaderZero) || !errors.Is(err, batchlog.ErrCorrupt) {
+		t.Fatalf("version 0: %v", err)
+	}
 	h.Version = Version
 	_, err = ParseHeader(AppendHeader(nil, h), "x.seg")
 	if !errors.Is(err, errHeaderCodec) || !errors.Is(err, batchlog.ErrCorrupt) {

@@ -93,6 +93,7 @@ var (
 	errHeaderMagic = errors.New("not a segment of a log")
 	errHeaderSum   = errors.New("header does not match its sum")
 	errHeaderCodec = errors.New("header names an unknown codec")
+	errHeaderZero  = errors.New("no segment has format version 0")
 )
 
 // ParseHeader decodes the header at the start of b. name is the file's, for errors: a *batchlog.VersionError
@@ -115,6 +116,9 @@ func ParseHeader(b []byte, name string) (Header, error) {
 		Epoch:    batchlog.Epoch(le.Uint64(b[headerEpoch:])),
 		First:    batchlog.ID(le.Uint64(b[headerFirst:])),
 		Log:      le.Uint32(b[headerLog:]),
+	}
+	if h.Version == 0 {
+		return damaged(errHeaderZero)
 	}
 	if h.Version > Version {
 		return Header{}, &batchlog.VersionError{What: name, Version: h.Version, Known: Version}
