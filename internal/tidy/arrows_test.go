@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "undo", "console"},
 
 	"enginetest":       {"."},
-	"internal/simtest": {".", "enginetest", "local", "remote", "server", "task"},
+	"internal/simtest": {".", "enginetest", "internal/taskstate", "local", "remote", "server", "task"},
 	"internal/tidy":    {},
 }
 
