@@ -19,7 +19,7 @@ type progress struct {
 	workers map[uint64]time.Time // the others, and when they last gave a sign of life, by our clock
 	claims  map[batchlog.ID]taskstate.Claim
 	left    map[batchlog.ID]struct{} // claims of ours from before, whose windows nobody handles any more
-	changed chan struct{} // closed when something has changed
+	changed chan struct{}            // closed when something has changed
 }
 
 // look reads the task's state, and says from where on to follow it.

@@ -187,8 +187,8 @@ func (p *taskProgram) round(crash bool) {
 	for range 2 {
 		rng := rand.New(rand.NewPCG(p.rng.Uint64(), 1))
 		writers.Go(func() { p.writeLoop(rng, 40) })
-		rng = rand.New(rand.NewPCG(p.rng.Uint64(), 2))
-		readers.Go(func() { p.readLoop(ctx, rng) })
+		eyes := rand.New(rand.NewPCG(p.rng.Uint64(), 2))
+		readers.Go(func() { p.readLoop(ctx, eyes) })
 	}
 	for range p.rng.IntN(14) {
 		p.act()
