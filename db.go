@@ -34,6 +34,9 @@ func New(e Engine) *DB {
 	return db
 }
 
+// Engine is what db stands on. It is for those who wrap it, or serve it elsewhere.
+func (db *DB) Engine() Engine { return db.engine }
+
 // Root is the space that all others are within.
 func (db *DB) Root() *Space { return db.root }
 

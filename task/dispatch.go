@@ -174,7 +174,9 @@ func (r *runner) claim(ctx context.Context, w *window) (*window, error) {
 		if len(claimed) == 0 {
 			return nil
 		}
-		tx.SetTask(r.own())
+		if err := r.asWorker(tx); err != nil {
+			return err
+		}
 		for _, c := range claimed {
 			taskstate.Save(tx, r.at.Claims, batchlog.K(uint64(c.first)), taskstate.Claim{First: c.first, Last: c.last, Fence: r.fence})
 		}
@@ -231,9 +233,12 @@ func (r *runner) unclaimed() []*window {
 	return list
 }
 
-// claimOf is what w is claimed under, 0 if it isn't.
+// claimOf is what w is claimed under, 0 if it isn't, or if more comes under the same claim.
 func (r *runner) claimOf(w *window) batchlog.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if w.endOf != nil {
+		return w.endOf.claim
+	}
 	return w.claim
 }

@@ -97,12 +97,19 @@ func PlanReset(ctx context.Context, db *batchlog.DB, name string, pos batchlog.P
 
 // Drop forgets the task: its cursor, its parked windows, and that the log is kept for it. A worker that still runs ends with an
 // error. What the task has written stays, and what it derived is for everyone to write.
+//
+// The number of its last worker stays, too: one that sleeps through all this must not wake up as a worker of a new task of that name.
 func Drop(ctx context.Context, db *batchlog.DB, name string) error {
 	return change(ctx, db, name, func(tx *batchlog.Tx, _ *taskstate.Look) error {
 		at := taskstate.Of(db, name)
+		var fences taskstate.Fences
+		if _, err := taskstate.Load(tx, at.State, taskstate.KeyFences, &fences); err != nil {
+			return err
+		}
 		for _, s := range []*batchlog.Space{at.State, at.Workers, at.Claims, at.Parked} {
 			tx.DeleteRange(s, batchlog.Range{})
 		}
+		taskstate.Save(tx, at.State, taskstate.KeyFences, fences)
 		tx.Delete(taskstate.All(db), batchlog.K(name))
 		tx.Delete(taskstate.Holds(db), batchlog.K(name))
 		return nil

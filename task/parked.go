@@ -105,10 +105,13 @@ func (r *runner) retry(ctx context.Context, p ParkedWindow) error {
 		if err := r.call(ctx, r.handed(w, tx, p.Attempts+1)); err != nil {
 			return &handlerError{err}
 		}
-		tx.SetTask(r.own())
+		if err := r.asWorker(tx); err != nil {
+			return err
+		}
 		tx.Delete(r.at.Parked, key)
 		return r.rehold(tx, control)
 	})
+	err = written(err)
 	var failed *handlerError
 	switch {
 	case errors.Is(err, errPaused) || passing(err) || errors.Is(err, batchlog.ErrNotFound):
@@ -123,7 +126,9 @@ func (r *runner) retry(ctx context.Context, p ParkedWindow) error {
 		} else if err != nil {
 			return err
 		}
-		tx.SetTask(r.own())
+		if err := r.asWorker(tx); err != nil {
+			return err
+		}
 		taskstate.Save(tx, r.at.Parked, key, p)
 		return nil
 	})

@@ -18,7 +18,8 @@ type progress struct {
 	cursor  batchlog.ID
 	workers map[uint64]time.Time // the others, and when they last gave a sign of life, by our clock
 	claims  map[batchlog.ID]taskstate.Claim
-	changed chan struct{} // closed when something has changed
+	left    map[batchlog.ID]struct{} // claims of ours from before, whose windows nobody handles any more
+	changed chan struct{}            // closed when something has changed
 }
 
 // look reads the task's state, and says from where on to follow it.
@@ -38,7 +39,7 @@ func (r *runner) look(ctx context.Context) (*progress, batchlog.Position, error)
 	}
 	p := &progress{
 		paused: state.Control.Paused, cursor: state.Cursor.ID, workers: map[uint64]time.Time{}, claims: map[batchlog.ID]taskstate.Claim{},
-		changed: make(chan struct{}),
+		left: map[batchlog.ID]struct{}{}, changed: make(chan struct{}),
 	}
 	for fence := range state.Workers {
 		if fence != r.fence {
@@ -47,6 +48,9 @@ func (r *runner) look(ctx context.Context) (*progress, batchlog.Position, error)
 	}
 	for _, c := range state.Claims {
 		p.claims[c.First] = c
+		if c.Fence == r.fence {
+			p.left[c.First] = struct{}{}
+		}
 	}
 	return p, batchlog.After(v.ID()), nil
 }

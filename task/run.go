@@ -100,8 +100,16 @@ func workerName() string {
 // admin is the move of a commit that changes the task.
 func admin(name string) batchlog.TaskMove { return batchlog.TaskMove{Task: name, Admin: true} }
 
-// own is the move of a commit that only this worker may make, and that leaves the cursor where it is.
-func (r *runner) own() batchlog.TaskMove { return batchlog.TaskMove{Task: r.t.Name, Fence: r.fence} }
+// asWorker makes tx a commit that only this worker may make, as long as it is one, and that leaves the cursor where it is.
+func (r *runner) asWorker(tx *batchlog.Tx) error {
+	if _, err := tx.Get(r.at.Workers, batchlog.K(r.fence)); errors.Is(err, batchlog.ErrNotFound) {
+		return errLost
+	} else if err != nil {
+		return err
+	}
+	tx.SetTask(batchlog.TaskMove{Task: r.t.Name, Fence: r.fence})
+	return nil
+}
 
 // register keeps what the task is, and makes the state of one that is new.
 func (r *runner) register(ctx context.Context) error {
@@ -270,12 +278,9 @@ func (r *runner) renewLoop(ctx context.Context) error {
 		me := r.me
 		me.Seen, me.First, me.Last = time.Now().UTC(), first, end
 		_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-			if _, err := tx.Get(r.at.Workers, batchlog.K(r.fence)); errors.Is(err, batchlog.ErrNotFound) {
-				return errLost
-			} else if err != nil {
+			if err := r.asWorker(tx); err != nil {
 				return err
 			}
-			tx.SetTask(r.own())
 			taskstate.Save(tx, r.at.Workers, batchlog.K(r.fence), me)
 			return nil
 		})

@@ -1,10 +1,8 @@
 package task
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -36,19 +34,17 @@ func (r *runner) takeoverLoop(ctx context.Context) error {
 	}
 }
 
-// orphanLocked is the first window that was taken by a worker which is gone.
+// orphanLocked is the window whose turn it is, if it was taken by a worker which is gone, or by this one before it looked anew. One
+// that comes later must wait: who waits for its turn here would not see that the one before it is an orphan, too.
 func (p *progress) orphanLocked(own uint64) *taskstate.Claim {
-	var orphans []taskstate.Claim
 	for _, c := range p.claims {
-		if _, alive := p.workers[c.Fence]; !alive && c.Fence != own && c.Last > p.cursor {
-			orphans = append(orphans, c)
+		_, alive := p.workers[c.Fence]
+		_, left := p.left[c.First]
+		if (left || !alive && c.Fence != own) && c.First <= p.cursor+1 && c.Last > p.cursor {
+			return &c
 		}
 	}
-	if len(orphans) == 0 {
-		return nil
-	}
-	first := slices.MinFunc(orphans, func(a, b taskstate.Claim) int { return cmp.Compare(a.First, b.First) })
-	return &first
+	return nil
 }
 
 // silent is the workers that hold windows, or have not been heard of for long, and gave no sign of life.
@@ -59,7 +55,7 @@ func (p *progress) silent(lease time.Duration) []uint64 {
 	for fence, seen := range p.workers {
 		patience := taskstate.AliveFor
 		for _, c := range p.claims {
-			if c.Fence == fence {
+			if c.Fence == fence && c.Last > p.cursor {
 				patience = min(patience, lease)
 			}
 		}
@@ -104,8 +100,10 @@ func (r *runner) adopt(ctx context.Context, c taskstate.Claim) error {
 		if known, err := taskstate.Load(tx, r.at.Claims, key, &now); err != nil || !known || now != c {
 			return err // somebody else was faster
 		}
+		if err := r.asWorker(tx); err != nil {
+			return err
+		}
 		taken = true
-		tx.SetTask(r.own())
 		now.Fence = r.fence
 		taskstate.Save(tx, r.at.Claims, key, now)
 		return nil
@@ -115,6 +113,7 @@ func (r *runner) adopt(ctx context.Context, c taskstate.Claim) error {
 	}
 	r.seen.mu.Lock()
 	delete(r.seen.claims, c.First) // what the log says of it comes later
+	delete(r.seen.left, c.First)
 	first := max(c.First, r.seen.cursor+1)
 	r.seen.mu.Unlock()
 	if !taken || first > c.Last {

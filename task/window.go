@@ -40,6 +40,7 @@ type window struct {
 	commits     []*batchlog.Commit
 	bytes       int
 	claim       batchlog.ID // under which it is claimed; 0: it isn't
+	endOf       *window     // nil, or the window whose last part it is, and whose claim is its own
 }
 
 func (w *window) add(c *batchlog.Commit) {

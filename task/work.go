@@ -54,7 +54,7 @@ func (r *runner) handle(ctx context.Context, w *window) error {
 			return err
 		}
 		next := rest.after(cut)
-		next.claim = r.claimOf(rest)
+		next.endOf = w
 		rest = next
 	}
 }
@@ -86,7 +86,7 @@ func (r *runner) handlePart(ctx context.Context, w *window) (cut batchlog.ID, er
 			}
 		case errors.As(err, &failed) && ctx.Err() == nil:
 			if attempt == r.t.Retry.Attempts {
-				return 0, r.poison(ctx, w, attempt, failed.err)
+				return r.poison(ctx, w, attempt, failed.err)
 			}
 			// Half of it is jitter, so that tasks that failed together do not come back together.
 			pause := backoff/2 + time.Duration(rand.Int64N(int64(backoff/2)+1))
@@ -131,9 +131,14 @@ func (r *runner) try(ctx context.Context, w *window, attempt int) error {
 		}
 		return r.moveTo(tx, w, control, began)
 	})
+	return written(err)
+}
+
+// written is the error of a commit: a handlerError if what the handler wrote can't be committed.
+func written(err error) error {
 	if errors.As(err, new(*batchlog.HookError)) || errors.Is(err, batchlog.ErrTooLarge) || errors.Is(err, batchlog.ErrPermission) && !errors.As(err, new(*batchlog.TaskMoveError)) ||
 		errors.Is(err, batchlog.ErrUnsupported) {
-		return &handlerError{err} // what the handler wrote can't be committed
+		return &handlerError{err}
 	}
 	return err
 }
@@ -170,23 +175,23 @@ func (r *runner) call(ctx context.Context, w *Window) (err error) {
 	return r.t.Handle(ctx, w)
 }
 
-// poison does with a window that failed for good what the policy says.
-func (r *runner) poison(ctx context.Context, w *window, attempts int, cause error) error {
+// poison does with a window that failed for good what the policy says, or returns the commit at which it must be cut in two.
+func (r *runner) poison(ctx context.Context, w *window, attempts int, cause error) (cut batchlog.ID, err error) {
 	if _, err := r.seen.turn(ctx, w.first, nil); err != nil {
-		return err
+		return 0, err
 	}
 	if r.t.Poison == Stop {
 		if err := r.report(ctx, taskstate.Trouble{First: w.first, Last: w.last, Attempts: attempts, Error: cause.Error(), Stopped: true}); err != nil {
-			return err
+			return 0, err
 		}
-		return &PoisonError{Task: r.t.Name, First: w.first, Last: w.last, Attempts: attempts, Err: cause}
+		return 0, &PoisonError{Task: r.t.Name, First: w.first, Last: w.last, Attempts: attempts, Err: cause}
 	}
 	verb := map[Poison]string{Park: "parked", Skip: "skipped"}[r.t.Poison]
 	r.t.Logger.Error("window failed for good and is "+verb, "task", r.t.Name, "first", w.first, "last", w.last, "attempts", attempts, "err", cause)
 	for began := time.Now(); ; {
 		_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-			var c taskstate.Control
-			if _, err := taskstate.Load(tx, r.at.State, taskstate.KeyControl, &c); err != nil {
+			c, err := r.mayWork(tx)
+			if err != nil {
 				return err
 			}
 			if r.t.Poison == Park {
@@ -197,15 +202,23 @@ func (r *runner) poison(ctx context.Context, w *window, attempts int, cause erro
 			tx.Delete(r.at.State, taskstate.KeyTrouble)
 			return r.moveTo(tx, w, c, began)
 		})
-		if err == nil {
+		var refused *batchlog.TaskMoveError
+		switch err := lost(err); {
+		case err == nil:
 			r.seen.moved(w.last)
-			return nil
-		}
-		if !passing(err) {
-			return lost(err)
-		}
-		if err := sleep(ctx, retryOften); err != nil {
-			return err
+			return 0, nil
+		case errors.As(err, &refused):
+			return refused.Cut, nil
+		case errors.Is(err, errPaused):
+			if err := r.waitResumed(ctx); err != nil {
+				return 0, err
+			}
+		case !passing(err):
+			return 0, err
+		default:
+			if err := sleep(ctx, retryOften); err != nil {
+				return 0, err
+			}
 		}
 	}
 }
@@ -213,7 +226,9 @@ func (r *runner) poison(ctx context.Context, w *window, attempts int, cause erro
 // report keeps what is wrong where Get finds it.
 func (r *runner) report(ctx context.Context, t taskstate.Trouble) error {
 	_, err := r.db.Update(ctx, func(tx *batchlog.Tx) error {
-		tx.SetTask(r.own())
+		if err := r.asWorker(tx); err != nil {
+			return err
+		}
 		taskstate.Save(tx, r.at.State, taskstate.KeyTrouble, t)
 		return nil
 	})

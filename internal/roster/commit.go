@@ -2,6 +2,7 @@ package roster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/bytespace/batchlog"
@@ -19,10 +20,65 @@ func (r *Roster) Commit(ctx context.Context, p *batchlog.Proposal, commit func(c
 		}
 		return commit(ctx, p)
 	}
+	if p.Turn != 0 {
+		defer e.urge()()
+		return r.commitInTurn(ctx, e, p, commit)
+	}
+	for {
+		within, cancel := context.WithCancelCause(ctx)
+		id, err := r.commitInTurn(within, e, p, func(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+			defer e.yield(cancel)()
+			return commit(ctx, p)
+		})
+		again := err != nil && context.Cause(within) == errYield && (errors.Is(err, errYield) || errors.Is(err, context.Canceled)) //nolint:errorlint // the very one
+		cancel(nil)
+		if !again {
+			return id, err
+		}
+	}
+}
+
+// errYield ends the wait of a commit that has the turn of its task, as one that runs alone wants it: the engine holds all others back for
+// that one, so the first would never get through.
+var errYield = errors.New("a transaction that runs alone comes first")
+
+// urge has who has the turn, or gets it before done is called, give it back if its commit has to wait.
+func (e *entry) urge() (done func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.urgent++
+	if e.holder != nil {
+		e.holder(errYield)
+	}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.urgent--
+	}
+}
+
+// yield makes cancel what urge ends the wait with, until done is called.
+func (e *entry) yield(cancel context.CancelCauseFunc) (done func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holder = cancel
+	if e.urgent > 0 {
+		cancel(errYield)
+	}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.holder = nil
+	}
+}
+
+// commitInTurn makes a commit that moves or changes the task.
+func (r *Roster) commitInTurn(ctx context.Context, e *entry, p *batchlog.Proposal, commit func(context.Context, *batchlog.Proposal) (batchlog.ID, error)) (batchlog.ID, error) {
 	if err := e.take(ctx); err != nil {
 		return 0, err
 	}
 	defer e.release()
+	m := *p.Task
 	if m.Admin {
 		r.change()
 		defer r.changed()

@@ -110,7 +110,7 @@ func (r *Roster) due(ctx context.Context, e *entry, cursor, target batchlog.ID) 
 		return 0, nil
 	}
 	e.mu.Lock()
-	from, sources := cursor, e.sources
+	from, sources, read := cursor, e.sources, e.read
 	if e.clear.from <= cursor && cursor <= e.clear.upTo {
 		from = e.clear.upTo
 	}
@@ -136,7 +136,7 @@ func (r *Roster) due(ctx context.Context, e *entry, cursor, target batchlog.ID) 
 			scanned = found[0].ID - 1
 		}
 		e.mu.Lock()
-		if e.clear.upTo < scanned {
+		if e.read == read && e.clear.upTo < scanned {
 			e.clear = span{from: cursor, upTo: scanned}
 		}
 		e.mu.Unlock()

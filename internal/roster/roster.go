@@ -60,7 +60,10 @@ type entry struct {
 	turn chan struct{} // held by the commit that moves or changes the task
 
 	mu      sync.Mutex
-	known   bool // there is such a task
+	urgent  int                     // commits that run alone and want the turn
+	holder  context.CancelCauseFunc // ends the wait of the commit that has the turn; nil: there is none, or it runs alone
+	known   bool                    // there is such a task
+	read    int                     // how often it was read
 	config  taskstate.Config
 	sources [][]byte // open paths
 	fences  map[uint64]struct{}
@@ -174,6 +177,7 @@ func (r *Roster) read(v *batchlog.View, e *entry) error {
 	e.mu.Lock()
 	e.known, e.config, e.cursor, e.last, e.clear = known, look.Config, look.Cursor.ID, v.ID(), span{}
 	e.sources = e.config.Sources(r.db)
+	e.read++
 	e.fences = make(map[uint64]struct{}, len(look.Workers))
 	for fence := range look.Workers {
 		e.fences[fence] = struct{}{}

@@ -47,7 +47,7 @@ func Read(v Scanner, db *batchlog.DB, name string) (l *Look, known bool, err err
 	if err != nil {
 		return nil, false, err
 	}
-	if failing {
+	if failing && trouble.First > l.Cursor.ID { // else somebody else has handled it
 		l.Trouble = &trouble
 	}
 	for e, err := range v.Scan(at.Workers, batchlog.Range{}) {

@@ -44,7 +44,7 @@ var arrows = map[string][]string{
 	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "task/subprocess", "undo", "history", "console"},
 
 	"enginetest":       {"."},
-	"internal/simtest": {".", "enginetest", "local", "remote", "server", "task"},
+	"internal/simtest": {".", "enginetest", "internal/taskstate", "local", "remote", "server", "task"},
 	"internal/tidy":    {},
 }
 
