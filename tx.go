@@ -113,13 +113,22 @@ func (tx *Tx) Get(s *Space, k Key) ([]byte, error) {
 	if err := tx.usable(s); err != nil {
 		return nil, err
 	}
-	key := s.storedKey(k)
-	if value, deleted, ok := tx.own.get(key); ok {
+	if value, deleted, ok := tx.own.get(s.storedKey(k)); ok {
 		if deleted {
 			return nil, ErrNotFound
 		}
 		return bytes.Clone(value), nil
 	}
+	return tx.Before(s, k)
+}
+
+// Before returns the value that k has in s without the transaction: its own writes do not show, and in a pre-commit hook neither
+// do those of the commit. So a hook that keeps an index finds what to take out of it. Else it is like Get.
+func (tx *Tx) Before(s *Space, k Key) ([]byte, error) {
+	if err := tx.usable(s); err != nil {
+		return nil, err
+	}
+	key := s.storedKey(k)
 	if err := tx.remember(func(r *Reads) { r.Keys = append(r.Keys, key) }); err != nil {
 		return nil, err
 	}

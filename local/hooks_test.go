@@ -100,6 +100,64 @@ func TestHookUniqueIndex(t *testing.T) {
 	}
 }
 
+// An index that follows changes and deletions, by what a commit overwrites, is under 64 writers what the values make it.
+func TestHookBefore(t *testing.T) {
+	db := openMem(t)
+	things, byColor := db.Space("things"), db.Space("by color")
+	db.PreCommit(things, func(tx *batchlog.Tx, ops []batchlog.Op) error {
+		for _, op := range ops {
+			was, err := tx.Before(things, op.Key)
+			if err == nil {
+				tx.Delete(byColor, batchlog.K(string(was), []byte(op.Key)))
+			} else if !errors.Is(err, batchlog.ErrNotFound) {
+				return err
+			}
+			now, err := tx.Get(things, op.Key)
+			if op.Kind == batchlog.OpPut && (err != nil || string(now) != string(op.Value)) || op.Kind == batchlog.OpDelete && !errors.Is(err, batchlog.ErrNotFound) {
+				return fmt.Errorf("get shows %q, %v", now, err)
+			}
+			if op.Kind == batchlog.OpPut {
+				tx.Put(byColor, batchlog.K(string(op.Value), []byte(op.Key)), nil)
+			}
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			for i := range 12 {
+				key := batchlog.K((w + i) % 9)
+				var err error
+				if i%4 == 3 {
+					_, err = things.Delete(t.Context(), key)
+				} else {
+					_, err = things.Put(t.Context(), key, fmt.Append(nil, "color ", (w*i)%5))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	want := map[string]bool{}
+	for e, err := range things.Scan(t.Context(), batchlog.Range{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[batchlog.K(string(e.Value), []byte(e.Key)).String()] = true
+	}
+	for e, err := range byColor.Scan(t.Context(), batchlog.Range{}) {
+		if err != nil || !want[e.Key.String()] {
+			t.Fatalf("%s is in the index, want %v: %v", e.Key, want, err)
+		}
+		delete(want, e.Key.String())
+	}
+	if len(want) > 0 {
+		t.Errorf("not in the index: %v", want)
+	}
+}
+
 // A foreign key checked on both sides holds while one side adds children and the other deletes parents.
 func TestHookForeignKey(t *testing.T) {
 	db := openMem(t)

@@ -53,6 +53,10 @@ func Run(ctx context.Context, db *batchlog.DB, t Task) error {
 			t.Logger.Warn("no worker of the task any more; joining again", "task", t.Name, "worker", r.fence)
 		default:
 			r.leave()
+			var poison *PoisonError
+			if errors.As(err, &poison) {
+				return err // it says which task
+			}
 			return fmt.Errorf("task %s: %w", t.Name, err)
 		}
 	}
