@@ -19,10 +19,15 @@ type readFlags struct {
 	maxWait duration
 }
 
+// defaultMaxWait is short: while the command has the database open no other process writes, and none works on its tasks, so what is not
+// there soon will not come.
+const defaultMaxWait = duration(200 * time.Millisecond)
+
 func (f *readFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.stale, "stale", false, "show what the store has now, without waiting for the newest commit")
 	cmd.Flags().Uint64Var(&f.atLeast, "at-least", 0, "wait for the commit with this `ID`, and for no later one")
-	cmd.Flags().Var(&f.maxWait, "max-wait", "wait no longer than this")
+	f.maxWait = defaultMaxWait
+	cmd.Flags().Var(&f.maxWait, "max-wait", "wait no longer than this, for a commit or for the task that derives the space; 0: for ever")
 }
 
 func (f *readFlags) options() ([]batchlog.ReadOption, error) {
