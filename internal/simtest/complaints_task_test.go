@@ -89,7 +89,10 @@ func TestComplaint06ManyParked(t *testing.T) {
 			if !healed.Load() {
 				return errors.New("no good")
 			}
-			for c := range w.Commits() {
+			for c, err := range w.Commits() {
+				if err != nil {
+					return err
+				}
 				key := batchlog.K(uint64(c.ID))
 				times, err := w.Get(s.Space("out"), key)
 				if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
@@ -171,7 +174,10 @@ func TestComplaint14ParkedIsKept(t *testing.T) {
 	s.work(task.Task{
 		Name: "t", Source: []*batchlog.Space{s.Space("s")}, Poison: task.Park, Retry: task.Retry{Attempts: 1}, Window: task.Limit{Commits: 1},
 		Handle: func(_ context.Context, w *task.Window) error {
-			for c := range w.Commits() {
+			for c, err := range w.Commits() {
+				if err != nil {
+					return err
+				}
 				for op, err := range c.Ops() {
 					switch {
 					case err != nil:
