@@ -216,3 +216,44 @@ func TestComplaint14ParkedIsKept(t *testing.T) {
 		t.Errorf("retried, and the log still begins with %d", oldest)
 	}
 }
+
+// A disk that is full for a while ends no worker, not even one of several who share windows: with space again they go on, by themselves.
+func TestComplaint30TasksOnFullDisk(t *testing.T) {
+	d := newDisk(vfs.NewMem(), 1)
+	s := onStage(t, d)
+	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	k := task.Task{
+		Name: "t", Source: []*batchlog.Space{s.Space("s")}, Window: task.Limit{Commits: 2}, Lease: 100 * time.Millisecond, Concurrency: 2,
+		Handle: func(_ context.Context, w *task.Window) error {
+			select {
+			case entered <- struct{}{}:
+			default:
+			}
+			<-gate
+			w.Put(s.Space("out"), batchlog.K(uint64(w.First)), make([]byte, 20<<10))
+			return nil
+		},
+	}
+	for range 3 {
+		s.work(k)
+	}
+	s.until("t", "all at work", func(st task.Status) bool { return len(st.Workers) == 3 })
+	last := s.fill(100)
+	<-entered
+	d.setFull(true)
+	close(gate)
+	ctx := soon(t)
+	for s.status().State != "no space" {
+		if ctx.Err() != nil {
+			t.Fatal("the disk is not full")
+		}
+		_, _ = s.Space("other").Put(t.Context(), batchlog.K(1), make([]byte, 60<<10)) // refused, in the end
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(300 * time.Millisecond) // so that everything that workers do meets it, too
+	if at := s.until("t", "there", func(task.Status) bool { return true }); at.Cursor >= last {
+		t.Skip("all was handled before the disk was full")
+	}
+	d.setFull(false)
+	s.untilHandled("t", last)
+}

@@ -39,7 +39,7 @@ import (
 //	16      held reads hang                             TestComplaint16HeldReads, waits.go in enginetest
 //	22      a segment is deleted under who reads it     TestComplaint22TrimUnderReaders
 //	26      a store ahead of its log                    TestComplaint26StoreAhead
-//	30, 31  disk full                                   TestComplaint30DiskFull, TestPrograms
+//	30, 31  disk full                                   TestComplaint30DiskFull, TestComplaint30TasksOnFullDisk, TestPrograms
 //	32, 33  a flipped bit ends the log                  TestComplaint32FlipIsNotTheEnd, TestComplaint33TornTailIs, TestFlips
 //	34      slow start                                  TestComplaint34StartCost
 //	35, 36  filters, starting at a time cost too much   TestComplaint35FilterCost, TestComplaint36StartByTime
