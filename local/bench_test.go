@@ -71,6 +71,38 @@ func openBench(b *testing.B) *local.DB {
 	return db
 }
 
+// Blind commits in a space without a hook, while so many other spaces have one: they are to cost the same.
+func BenchmarkWriteBesideHooks(b *testing.B) {
+	for _, hooks := range []int{0, 1, 100} {
+		b.Run(fmt.Sprintf("hooks=%d", hooks), func(b *testing.B) {
+			db := openBench(b)
+			for i := range hooks {
+				db.PreCommit(db.Space("hooked", i), func(*batchlog.Tx, []batchlog.Op) error {
+					b.Error("called")
+					return nil
+				})
+			}
+			s := db.Space("bench")
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range 64 {
+				wg.Go(func() {
+					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+						if _, err := s.Put(context.Background(), batchlog.K(uint64(n)), nil); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+		})
+	}
+}
+
 // A get with nothing to wait for.
 func BenchmarkGet(b *testing.B) {
 	ctx := context.Background()

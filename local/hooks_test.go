@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -498,4 +499,69 @@ func TestPostCommit(t *testing.T) {
 			want++
 		}
 	}
+}
+
+// What panics in a post-commit hook is told to the logger, with the commit; remove returns only when the call that is under way has.
+func TestPostCommitEnds(t *testing.T) {
+	var log logBuffer
+	db, err := local.Open("db", &local.Options{FS: vfs.NewMem(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := db.Space("s")
+	entered, release := make(chan struct{}), make(chan struct{})
+	var returned atomic.Bool
+	remove := db.PostCommit(s, func(c *batchlog.Commit) {
+		if c.ID == 1 {
+			panic("the first is one too many")
+		}
+		if c.ID > 2 {
+			return
+		}
+		close(entered)
+		<-release
+		returned.Store(true)
+	})
+	for i := range 3 {
+		if _, err := s.Put(t.Context(), batchlog.K(i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-entered
+	removed := make(chan bool)
+	go func() {
+		remove()
+		removed <- returned.Load()
+	}()
+	select {
+	case <-removed:
+		t.Fatal("removed while a call was under way")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(release)
+	if !<-removed {
+		t.Error("removed before the call had returned")
+	}
+	if text := log.String(); !strings.Contains(text, "the first is one too many") || !strings.Contains(text, "commit=1") {
+		t.Errorf("the logger was told %q", text)
+	}
+}
+
+// A logBuffer is what a logger wrote.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }

@@ -54,6 +54,12 @@ func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
 		next = w.last + 1
 		if !r.seen.alone() {
 			claimed, err := r.claim(ctx, w)
+			for passing(err) {
+				if err := sleep(ctx, retryOften); err != nil {
+					return err
+				}
+				claimed, err = r.claim(ctx, w)
+			}
 			if err != nil {
 				return err
 			}

@@ -132,6 +132,9 @@ func (r *runner) retry(ctx context.Context, p ParkedWindow) error {
 		taskstate.Save(tx, r.at.Parked, key, p)
 		return nil
 	})
+	if passing(err) {
+		return nil
+	}
 	return lost(err)
 }
 

@@ -39,7 +39,13 @@ func Run(ctx context.Context, db *batchlog.DB, t Task) error {
 	}
 	for joined := false; ; {
 		if !joined {
-			if err := r.join(ctx); err != nil {
+			err := r.join(ctx)
+			for r.fence != 0 && passing(err) { // it was one before
+				if err = sleep(ctx, retryOften); err == nil {
+					err = r.join(ctx)
+				}
+			}
+			if err != nil {
 				return fmt.Errorf("task %s: %w", t.Name, err)
 			}
 			joined = true

@@ -21,17 +21,29 @@ func (r *runner) takeoverLoop(ctx context.Context) error {
 		}); err != nil {
 			return err
 		}
-		if orphan != nil {
-			if err := r.adopt(ctx, *orphan); err != nil {
-				return err
-			}
+		err := r.takeOver(ctx, orphan)
+		if passing(err) {
+			err = sleep(ctx, retryOften)
 		}
-		for _, fence := range r.seen.silent(r.t.Lease) {
-			if err := r.declareDead(ctx, fence); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// takeOver handles an orphan, if there is one, and looks who has gone silent.
+func (r *runner) takeOver(ctx context.Context, orphan *taskstate.Claim) error {
+	if orphan != nil {
+		if err := r.adopt(ctx, *orphan); err != nil {
+			return err
+		}
+	}
+	for _, fence := range r.seen.silent(r.t.Lease) {
+		if err := r.declareDead(ctx, fence); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // orphanLocked is the window whose turn it is, if it was taken by a worker which is gone, or by this one before it looked anew. One

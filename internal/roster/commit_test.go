@@ -62,3 +62,39 @@ func TestTurnContext(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A window is taken from a worker of the task only, and only where the task stands.
+func TestRefusesMoves(t *testing.T) {
+	for name, c := range map[string]struct {
+		move  batchlog.TaskMove
+		taken bool
+		lost  bool
+	}{
+		"as it should be":         {batchlog.TaskMove{Fence: 2, From: 5, To: 9}, true, false},
+		"no move":                 {batchlog.TaskMove{Fence: 2}, true, false},
+		"worker that is gone":     {batchlog.TaskMove{Fence: 1, From: 5, To: 9}, false, true},
+		"no move, worker gone":    {batchlog.TaskMove{Fence: 1}, false, true},
+		"worker that never was":   {batchlog.TaskMove{Fence: 3, From: 5, To: 9}, false, true},
+		"handled already":         {batchlog.TaskMove{Fence: 2, From: 3, To: 5}, false, false},
+		"handled in part":         {batchlog.TaskMove{Fence: 2, From: 3, To: 9}, false, false},
+		"leaves out what is next": {batchlog.TaskMove{Fence: 2, From: 6, To: 9}, false, false},
+		"goes back":               {batchlog.TaskMove{Fence: 2, From: 5, To: 4}, false, false},
+	} {
+		r := New(batchlog.New(nil), nil, nil)
+		e := r.entry("t")
+		e.known, e.cursor, e.fences = true, 5, map[uint64]struct{}{2: {}}
+		c.move.Task = "t"
+		calls := 0
+		_, err := r.Commit(t.Context(), &batchlog.Proposal{Task: &c.move}, func(context.Context, *batchlog.Proposal) (batchlog.ID, error) {
+			calls++
+			return 12, nil
+		})
+		var refused *batchlog.TaskMoveError
+		if c.taken != (err == nil && calls == 1) || !c.taken && (!errors.As(err, &refused) || refused.Lost != c.lost || calls != 0 || refused.Cursor != 5) {
+			t.Errorf("%s: %v after %d calls", name, err, calls)
+		}
+		if want := c.move.To; c.taken && want != 0 && (e.cursor != want || e.last != 12) {
+			t.Errorf("%s: at %d by %d", name, e.cursor, e.last)
+		}
+	}
+}

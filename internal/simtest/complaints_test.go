@@ -22,20 +22,24 @@ import (
 // What users of systems like this one complain about, by the numbers of the collected complaints, and the test that it can't happen
 // here. Those that are about what does not exist yet (tiers, erasure) are left out.
 //
-//	 1, 2   a task is stuck behind what expired         TestHoldsTheLog in package task
-//	 3, 4   progress is lost, or runs ahead             TestStopsAndCrashes, TestTakeover in package task
+//	 1      a task is stuck behind what expired         TestHoldsTheLog in package task, TestTaskPrograms
+//	 2      windows under way are stuck                 TestTaskPrograms, TestFrozenWorker
+//	 3      tasks stop quietly, progress is lost        TestComplaint03Stalled, TestTaskPrograms
+//	 4      what is retried moves the cursor            TestPoison in package task, TestTaskPrograms
 //	 5      filters that match nothing                  TestComplaint05Bookmarks, TestFilterThatMatchesNothing in package task
+//	 6      too many that are set aside are forgotten   TestComplaint06ManyParked
 //	 7      cursors expire                              TestComplaint07NothingExpires
 //	 8, 9   history is skipped, compacted               trims.go in enginetest
 //	10      a slow follower skips                       TestComplaint10SlowFollowers, trims.go in enginetest
-//	11, 12  exactly once, state with the cursor         TestStopsAndCrashes in package task
-//	13      who lost a job completes it                 TestTakeover in package task
-//	14      poison                                      TestPoison in package task
-//	15      no reading of one's own writes              reads.go in enginetest, TestLinearizable
+//	11      exactly once that was not                   TestTaskPrograms, TestKillTasks, TestStopsAndCrashes in package task
+//	12      state that is not as the cursor             TestComplaint12NothingAgain, TestKillTasks
+//	13      who lost a job completes it                 TestFrozenWorker, TestTakeover in package task
+//	14      poison                                      TestComplaint14ParkedIsKept, TestPoison in package task
+//	15      no reading of one's own writes              reads.go in enginetest, TestLinearizable, TestTaskPrograms
 //	16      held reads hang                             TestComplaint16HeldReads, waits.go in enginetest
 //	22      a segment is deleted under who reads it     TestComplaint22TrimUnderReaders
 //	26      a store ahead of its log                    TestComplaint26StoreAhead
-//	30, 31  disk full                                   TestComplaint30DiskFull, TestPrograms
+//	30, 31  disk full                                   TestComplaint30DiskFull, TestComplaint30TasksOnFullDisk, TestPrograms
 //	32, 33  a flipped bit ends the log                  TestComplaint32FlipIsNotTheEnd, TestComplaint33TornTailIs, TestFlips
 //	34      slow start                                  TestComplaint34StartCost
 //	35, 36  filters, starting at a time cost too much   TestComplaint35FilterCost, TestComplaint36StartByTime

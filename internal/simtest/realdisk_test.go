@@ -33,7 +33,8 @@ type orders struct {
 	Dir     string
 	Round   int // tells its writes from those of processes before
 	Workers int
-	Errors  int // a worker ends after this many writes that failed
+	Errors  int  // a worker ends after this many writes that failed
+	Tasks   bool // it runs tasks, too
 }
 
 // A work is one write: the n-th of a worker in a round.
@@ -108,6 +109,9 @@ func TestWriterProcess(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	var failed atomic.Bool // some write returned an error
+	if o.Tasks {
+		hireForKill(&crew{db: db}, o.Round)
+	}
 	for worker := range o.Workers {
 		wg.Go(func() { o.work(db, worker, &failed) })
 	}

@@ -21,7 +21,7 @@ import (
 // written to, read, trimmed and crashed. The log must be, commit by commit, what a sequential fold of it comes to.
 func TestTaskPrograms(t *testing.T) {
 	met := map[string]int{}
-	for seed := range seeds(4, 2) {
+	for seed := range seeds(8, 2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			p := newTaskProgram(t, seed)
 			p.run()
