@@ -293,6 +293,7 @@ func Seal(x *Index, size int64, salt uint32) (offset int64, b []byte) {
 
 var (
 	errFooterMagic = errors.New("no footer where a sealed segment ends")
+	errFooterShort = errors.New("file ends before its footer does")
 	errFooterPlace = errors.New("footer names an index outside of the file")
 	errFooterSum   = errors.New("index and footer do not match their sum")
 )
@@ -307,7 +308,10 @@ func ReadIndex(file io.ReaderAt, size int64, name string, salt uint32) (*Index, 
 		return damaged(0, errFooterMagic)
 	}
 	footer := make([]byte, FooterSize)
-	if _, err := file.ReadAt(footer, at); err != nil && !errors.Is(err, io.EOF) {
+	if n, err := file.ReadAt(footer, at); n < len(footer) {
+		if errors.Is(err, io.EOF) {
+			return damaged(at, errFooterShort) // zeros in place of what is missing might match
+		}
 		return nil, fmt.Errorf("read footer of %s: %w", name, err)
 	}
 	if string(footer[:len(footerMagic)]) != footerMagic {
@@ -318,7 +322,10 @@ func ReadIndex(file io.ReaderAt, size int64, name string, salt uint32) (*Index, 
 		return damaged(at, errFooterPlace)
 	}
 	b := make([]byte, indexSize)
-	if _, err := file.ReadAt(b, offset); err != nil && !errors.Is(err, io.EOF) {
+	if n, err := file.ReadAt(b, offset); n < len(b) {
+		if errors.Is(err, io.EOF) {
+			return damaged(offset, errFooterShort)
+		}
 		return nil, fmt.Errorf("read index of %s: %w", name, err)
 	}
 	sum := crc32.Update(salt, castagnoli, footer[:footerSum])

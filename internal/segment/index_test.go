@@ -464,6 +464,26 @@ func TestSealFlips(t *testing.T) {
 	}
 }
 
+// A file that lost its last byte has no index, also if that byte was zero, as what was not read would be.
+func TestSealTruncatedZero(t *testing.T) {
+	h := testHeader
+	for n := range 1 << 16 {
+		le.PutUint32(h.Segment[:], uint32(n))
+		m := newMaker(h)
+		m.add(sized(100))
+		b := seal(build(t, m, [32]byte{}), m, Align(m.end()))
+		if b[len(b)-1] != 0 {
+			continue
+		}
+		_, err := ReadIndex(bytes.NewReader(b[:len(b)-1]), int64(len(b)), "x.seg", m.h.Salt())
+		if !errors.Is(err, errFooterShort) || !errors.Is(err, batchlog.ErrCorrupt) {
+			t.Fatalf("uuid %d: %v", n, err)
+		}
+		return
+	}
+	t.Fatal("no sum ends in zero")
+}
+
 // A file that lost its end has no index, wherever the end was cut.
 func TestSealTruncated(t *testing.T) {
 	m := newMaker(testHeader)
