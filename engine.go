@@ -140,6 +140,13 @@ func MaxWait(d time.Duration) ReadOption { return func(o *ReadOptions) { o.MaxWa
 func ScanReverse() ReadOption { return func(o *ReadOptions) { o.Reverse = true } }
 
 func readOptions(opts []ReadOption) ReadOptions {
+	if len(opts) == 0 {
+		return ReadOptions{} // without the allocation that pointers to it bring
+	}
+	return applyOptions(opts)
+}
+
+func applyOptions(opts []ReadOption) ReadOptions {
 	var o ReadOptions
 	for _, opt := range opts {
 		opt(&o)

@@ -69,22 +69,42 @@ func RetryParked(ctx context.Context, db *batchlog.DB, name string, first batchl
 // parkedLoop handles parked windows that are to be tried again: a lane of its own, which never moves the cursor.
 func (r *runner) parkedLoop(ctx context.Context) error {
 	for {
-		all, err := Parked(ctx, r.db, r.t.Name)
+		some, err := r.retryParked(ctx)
 		if err != nil {
 			return err
 		}
-		for _, w := range all {
-			if !w.Retry {
-				continue
-			}
-			if err := r.retry(ctx, w); err != nil {
+		if some { // one may have stayed on the list
+			if err := sleep(ctx, retryOften); err != nil {
 				return err
 			}
+			continue
 		}
-		if err := sleep(ctx, retryOften); err != nil {
+		if _, err := r.seen.wait(ctx, nil, func() bool {
+			news := r.seen.parked
+			r.seen.parked = false
+			return news
+		}); err != nil {
 			return err
 		}
 	}
+}
+
+// retryParked tries the parked windows again that are to be, and reports whether there were some.
+func (r *runner) retryParked(ctx context.Context) (some bool, err error) {
+	all, err := Parked(ctx, r.db, r.t.Name)
+	if err != nil {
+		return false, err
+	}
+	for _, w := range all {
+		if !w.Retry {
+			continue
+		}
+		some = true
+		if err := r.retry(ctx, w); err != nil {
+			return true, err
+		}
+	}
+	return some, nil
 }
 
 // retry handles a parked window once, and takes it off the list if that succeeds.

@@ -15,6 +15,7 @@ type progress struct {
 	mu      sync.Mutex
 	gone    bool // the worker is none any more
 	paused  bool
+	parked  bool // a window was parked, or is to be tried again, since it was looked last
 	cursor  batchlog.ID
 	workers map[uint64]time.Time // the others, and when they last gave a sign of life, by our clock
 	claims  map[batchlog.ID]taskstate.Claim
@@ -25,7 +26,7 @@ type progress struct {
 // look reads the task's state, and says from where on to follow it.
 func (r *runner) look(ctx context.Context) (*progress, batchlog.Position, error) {
 	none := batchlog.First()
-	v, err := r.db.View(ctx)
+	v, err := r.db.View(ctx, systemOnly)
 	if err != nil {
 		return nil, none, err
 	}
@@ -131,6 +132,8 @@ func (p *progress) takeOp(op batchlog.Op, at taskstate.Spaces, own uint64) error
 			return err
 		}
 		p.claims[c.First] = c
+	case op.Space.Equal(at.Parked):
+		p.parked = p.parked || put
 	case op.Space.Equal(at.State) && put && string(op.Key) == string(taskstate.KeyCursor):
 		var c taskstate.Cursor
 		if err := taskstate.Decode(op.Space, op.Key, op.Value, &c); err != nil {

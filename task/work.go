@@ -242,7 +242,7 @@ func (r *runner) report(ctx context.Context, t taskstate.Trouble) error {
 func (r *runner) waitResumed(ctx context.Context) error {
 	for {
 		// What the worker has seen may be behind the pause: the database is asked.
-		v, err := r.db.View(ctx)
+		v, err := r.db.View(ctx, systemOnly)
 		if err != nil {
 			return err
 		}
