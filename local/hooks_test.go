@@ -115,7 +115,7 @@ func TestHookBefore(t *testing.T) {
 			}
 			now, err := tx.Get(things, op.Key)
 			if op.Kind == batchlog.OpPut && (err != nil || string(now) != string(op.Value)) || op.Kind == batchlog.OpDelete && !errors.Is(err, batchlog.ErrNotFound) {
-				return fmt.Errorf("get shows %q, %v", now, err)
+				return fmt.Errorf("get shows %q, %w", now, err)
 			}
 			if op.Kind == batchlog.OpPut {
 				tx.Put(byColor, batchlog.K(string(op.Value), []byte(op.Key)), nil)
