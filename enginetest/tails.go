@@ -602,7 +602,14 @@ func testTailOverReopen(t *testing.T, open Open) {
 
 // Brief commits, looked at one after the other, are what ordinary ones are: from files and live, with a filter and without.
 func testTailBrief(t *testing.T, open Open) {
-	sub := open(t, Options{Log: batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes}})
+	for _, size := range []int64{batchlog.MinSegmentBytes, 1 << 20} { // small enough to be read at once, and not
+		tailBrief(t, open, size)
+	}
+}
+
+func tailBrief(t *testing.T, open Open, segmentBytes int64) {
+	t.Helper()
+	sub := open(t, Options{Log: batchlog.LogConfig{SegmentBytes: segmentBytes}})
 	db := sub.DB
 	const n = 600
 	for i := range n {
