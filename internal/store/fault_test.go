@@ -59,6 +59,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		eventually(t, "no space", s.NoSpace)
 		mustBe(t, s, 50, fold(t, records, 50)) // reads go on
+		within(t, 20*time.Second, "Status", func() { _, _ = s.Status(), s.Status() })
 		time.Sleep(2 * spaceRetry)
 		select {
 		case <-done:
@@ -213,6 +214,13 @@ func TestFailedForGood(t *testing.T) {
 			if _, err := s.Flush(); err != nil {
 				t.Fatal(err)
 			}
+			// Who asks how it is has an answer, before, while and after it fails.
+			within(t, 20*time.Second, "Status", func() {
+				for s.Failed() == nil {
+					_ = s.Status()
+				}
+				_ = s.Status()
+			})
 			eventually(t, "failed", func() bool { return s.Failed() != nil })
 			if err := s.Apply(records[310:311]); err == nil {
 				t.Error("applied after it failed")

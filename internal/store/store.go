@@ -65,6 +65,11 @@ type Store struct {
 	trouble atomic.Pointer[error]
 	failed  atomic.Pointer[error]
 
+	said struct { // what Pebble says of itself
+		sync.Mutex
+		last *pebble.Metrics
+		done chan struct{} // closed when what was asked for is there; nil: nothing was
+	}
 	open struct { // what must be closed before Pebble is
 		sync.Mutex
 		snapshots map[*Snapshot]struct{}
@@ -314,13 +319,16 @@ func (s *Store) Get(key []byte) ([]byte, error) {
 	return kept, closer.Close()
 }
 
-// Status is how the store is.
+// Status is how the store is, while the disk is full how it was; zero when it is closed or has failed.
 func (s *Store) Status() batchlog.StoreStatus {
 	if !s.use.enter() {
 		return batchlog.StoreStatus{}
 	}
 	defer s.use.leave()
-	m := s.db.Metrics()
+	m := s.metrics()
+	if m == nil {
+		return batchlog.StoreStatus{}
+	}
 	st := batchlog.StoreStatus{
 		Bytes:       int64(m.DiskSpaceUsage()),
 		MemoryBytes: int64(m.MemTable.Size),
@@ -333,6 +341,45 @@ func (s *Store) Status() batchlog.StoreStatus {
 		st.WriteAmp = float64(total.TableBytesFlushed+total.TableBytesCompacted) / float64(applied)
 	}
 	return st
+}
+
+// metrics is what Pebble says of itself, or said last while it can't: it takes the lock of its manifest for that, which who writes the manifest
+// holds, as long as the disk is full, or for ever when the store has failed. nil: it has said nothing yet, or has failed.
+func (s *Store) metrics() *pebble.Metrics {
+	if s.Failed() != nil {
+		return nil
+	}
+	s.said.Lock()
+	done := s.said.done
+	if done == nil && s.use.enter() {
+		answered := make(chan struct{})
+		s.said.done, done = answered, answered
+		go func() {
+			defer s.use.leave()
+			m := s.db.Metrics()
+			s.said.Lock()
+			defer s.said.Unlock()
+			s.said.last, s.said.done = m, nil
+			close(answered)
+		}()
+	}
+	s.said.Unlock()
+	for done != nil {
+		select {
+		case <-done:
+			done = nil
+		case <-time.After(endPoll):
+			if s.Failed() != nil {
+				return nil
+			}
+			if s.NoSpace() {
+				done = nil
+			}
+		}
+	}
+	s.said.Lock()
+	defer s.said.Unlock()
+	return s.said.last
 }
 
 // readError is an error of Pebble in our words.
