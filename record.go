@@ -12,7 +12,9 @@ type Record struct {
 	Time  int64  // microseconds since 1970-01-01 UTC; never less than in the record before
 	Count int    // number of ops
 	Meta  []byte // token, labels, …
-	Ops   []byte // count ops, one behind the other
+	Ops   []byte // count ops, one behind the other; of a chain none
+	// Chain is where the ops of a chain are, which need not fit into memory; nil: they are in Ops.
+	Chain *ChainRef
 }
 
 // Size is the encoded bytes that the record holds.

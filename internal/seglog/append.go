@@ -29,6 +29,8 @@ type appender struct {
 	chunk []byte // all groups in it so far, the one that is being built last
 	start int    // where that begins
 	count int    // records in it
+
+	chains []segChain // whose records are in it
 }
 
 // Add appends r to the group that the next [Log.Sync] writes, and returns it as it stands there. If added is false
@@ -49,6 +51,9 @@ func (l *Log) Add(r batchlog.Record) (stored batchlog.Record, added bool, err er
 		panic(fmt.Sprintf("batchlog: bug: commit %d at %d where %d at %d or later belongs", r.ID, r.Time, t.nextID, t.lastTime))
 	}
 	t.chunk, stored = segment.AppendRecord(t.chunk, r)
+	if c := r.Chain; c != nil {
+		t.chains = append(t.chains, segChain{file: c.File, id: r.ID, size: c.End})
+	}
 	t.count++
 	t.nextID++
 	t.lastTime = r.Time
@@ -134,6 +139,12 @@ func (l *Log) publish(g segment.Group, records []byte) {
 		s.marks = append(s.marks, segment.Mark{Offset: g.Offset, First: g.First, Time: first.Time})
 		l.mu.Unlock()
 	}
+	if len(t.chains) > 0 {
+		l.mu.Lock()
+		s.chains = append(s.chains, t.chains...)
+		l.mu.Unlock()
+		t.chains = nil
+	}
 	t.chain = g.Sum
 	t.offset = segment.Align(g.End())
 	t.count = 0
@@ -149,7 +160,7 @@ func (l *Log) publish(g segment.Group, records []byte) {
 // abandon forgets the group that was being built.
 func (t *appender) abandon(first batchlog.ID) {
 	t.chunk = t.chunk[:t.start:t.start] // whoever holds a record of it must not see another one in its place
-	t.count = 0
+	t.count, t.chains = 0, nil
 	t.nextID = first
 }
 
@@ -293,4 +304,5 @@ func (l *Log) removeFile(s *seg) {
 	if err := l.opts.FS.Remove(l.path(s.dir, s.name)); err != nil && !isNotExist(err) {
 		l.opts.Logger.Warn("segment cannot be removed; it will be when the database is opened", "segment", s.name, "err", err)
 	}
+	l.removeChains(s)
 }

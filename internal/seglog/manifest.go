@@ -47,6 +47,14 @@ type manifestSegment struct {
 	Newest int64       `json:"newest,omitempty"`
 	Hash   string      `json:"hash,omitempty"` // SHA-256 of a sealed one
 	Broken string      `json:"broken,omitempty"`
+	// Chains are those whose records are in the segment; of the active one only some, as its records say which.
+	Chains []manifestChain `json:"chains,omitempty"`
+}
+
+type manifestChain struct {
+	File string      `json:"file"`
+	ID   batchlog.ID `json:"id"`
+	Size int64       `json:"size"` // of the file
 }
 
 var stateNames = map[state]string{active: "active", full: "full", sealed: "sealed"}
@@ -76,7 +84,7 @@ func (l *Log) tableLocked() manifest {
 func (s *seg) manifest() manifestSegment {
 	m := manifestSegment{
 		Name: s.name, Dir: s.dir, State: stateNames[s.state], First: s.first, Last: s.last, End: s.end.Load(), Size: s.size,
-		Oldest: s.oldest, Newest: s.newest, Broken: s.broken,
+		Oldest: s.oldest, Newest: s.newest, Broken: s.broken, Chains: s.manifestChains(),
 	}
 	if s.state == sealed {
 		m.Hash = hex.EncodeToString(s.hash[:])
@@ -188,6 +196,11 @@ func (l *Log) load(m *manifest) error {
 			}
 			copy(s.hash[:], hash)
 		}
+		if s.state != active {
+			if err := s.loadChains(ms.Chains); err != nil {
+				return damaged(err)
+			}
+		}
 		last := i == len(m.Segments)-1
 		if last != (s.state == active) || i > 0 && ms.First != m.Segments[i-1].Last+1 {
 			return damaged(errors.New("segments that do not follow one another"))
@@ -241,6 +254,13 @@ func (l *Log) reopen(s *seg) error {
 	}
 	if verdict, why := segment.Judge(t.Ending); verdict == segment.VerdictCut {
 		l.opts.Logger.Info("cut the end of the log that was never acknowledged", "segment", name, "offset", t.End, "next", t.Next, "why", why)
+	}
+	for _, c := range t.Chains {
+		chain := segChain{file: c.Ref.File, id: c.ID, size: c.Ref.End}
+		if err := l.checkChain(chain); err != nil {
+			return err
+		}
+		s.chains = append(s.chains, chain)
 	}
 	s.end.Store(t.End)
 	s.marks = t.Marks

@@ -1,10 +1,12 @@
 package seglog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"time"
 
@@ -221,6 +223,9 @@ func (r *reader) take(records []byte, count int) error {
 			return nil
 		}
 		r.next++
+		if rec.Chain != nil {
+			rec.Chain.Source = r.log
+		}
 		if len(r.within) == 0 {
 			r.found = append(r.found, rec)
 			continue
@@ -248,6 +253,14 @@ func (r *reader) keep(rec batchlog.Record) batchlog.Record {
 	r.kept = append(append(r.kept, rec.Meta...), rec.Ops...)
 	meta, end := start+len(rec.Meta), len(r.kept)
 	rec.Meta, rec.Ops = r.kept[start:meta:meta], r.kept[meta:end:end]
+	if rec.Chain != nil {
+		c := *rec.Chain
+		c.Spans = slices.Clone(c.Spans)
+		for i := range c.Spans {
+			c.Spans[i] = batchlog.KeyRange{Low: bytes.Clone(c.Spans[i].Low), High: bytes.Clone(c.Spans[i].High)}
+		}
+		rec.Chain = &c
+	}
 	return rec
 }
 
@@ -256,6 +269,9 @@ const keptBytes = 16 << 10
 
 // touches reports whether an op of rec is within one of the spaces.
 func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
+	if rec.Chain != nil {
+		return chainTouches(rec, within)
+	}
 	ops := rec.Ops
 	for range rec.Count {
 		_, key, _, rest, err := batchlog.NextOp(ops)
@@ -268,6 +284,28 @@ func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
 		ops = rest
 	}
 	return false, nil
+}
+
+var errTouches = errors.New("an op was found")
+
+// chainTouches reads the chain only if its spans don't rule out that it touches, and only to the first op that does.
+func chainTouches(rec *batchlog.Record, within [][]byte) (bool, error) {
+	may := func(open []byte) bool {
+		return rec.Chain.MayTouch(open, append(bytes.Clone(open), 0xff)) // no part of a path, and no end, begins with ff
+	}
+	if !slices.ContainsFunc(within, may) {
+		return false, nil
+	}
+	err := rec.EachOp(func(_ batchlog.OpKind, key, _ []byte) error {
+		if batchlog.HasAnyPrefix(key, within) {
+			return errTouches
+		}
+		return nil
+	})
+	if errors.Is(err, errTouches) {
+		return true, nil
+	}
+	return false, err
 }
 
 // A fileReader reads one segment: group by group, or, where it is sealed and there is a filter, single blocks.

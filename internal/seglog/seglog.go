@@ -61,6 +61,7 @@ type Log struct {
 		trimmed  int64 // time of the newest commit that was dropped, in microseconds since 1970; 0: none was
 		failed   error // the first failed write or sync; nothing is appended any more
 		closed   bool
+		open     map[[16]byte]struct{} // chains that are being filled
 	}
 	manifestMu sync.Mutex
 }
@@ -80,6 +81,7 @@ type seg struct {
 	newest int64          // time of the last commit
 	hash   [32]byte       // of a sealed one
 	broken string         // why it could not be sealed
+	chains []segChain     // whose records are in it
 	file   vfs.File       // for writing, until it is sealed
 }
 
@@ -251,6 +253,7 @@ func (l *Log) Status() batchlog.LogStatus {
 		} else {
 			st.Bytes += s.end.Load()
 		}
+		st.Bytes += s.chainBytes()
 		if s.broken != "" {
 			st.Damaged = append(st.Damaged, s.name+": "+s.broken)
 		}

@@ -20,7 +20,7 @@ func (l *Log) Expired(now time.Time, ttl time.Duration) (segments int, bytes int
 			break
 		}
 		segments++
-		bytes += s.size
+		bytes += s.size + s.chainBytes()
 		last = s.last
 	}
 	return segments, bytes, last

@@ -16,10 +16,12 @@ func (l *Log) Verify(ctx context.Context, progress func(done, total int64), repo
 	l.mu.Lock()
 	segs := append([]*seg(nil), l.mu.segments...)
 	views := make([]segView, len(segs))
+	chains := make([][]segChain, len(segs))
 	total := int64(0)
 	for i, s := range segs {
 		views[i] = segView{s.state, s.last, s.end.Load(), s.size, s.marks}
-		total += views[i].end
+		chains[i] = s.chains[:len(s.chains):len(s.chains)]
+		total += views[i].end + s.chainBytes()
 	}
 	l.mu.Unlock()
 	var before *segment.Index
@@ -38,6 +40,9 @@ func (l *Log) Verify(ctx context.Context, progress func(done, total int64), repo
 		}
 		before = x
 		done += views[i].end
+		for _, c := range chains[i] {
+			done += c.size
+		}
 		if progress != nil {
 			progress(done, total)
 		}

@@ -349,8 +349,9 @@ type indexer struct {
 	hashes map[uint32]struct{} // of all blocks
 	blocks [][]uint32          // hashes of each block, sorted; nil: not known
 
-	spaces map[uint32]struct{} // of the block that is open
-	last   []byte              // path of the last op: the next one is mostly there as well
+	spaces  map[uint32]struct{} // of the block that is open
+	unknown bool                // in which other spaces that has ops
+	last    []byte              // path of the last op: the next one is mostly there as well
 }
 
 // group takes note of a group and checks its records.
@@ -362,7 +363,7 @@ func (x *indexer) group(g Group, records []byte) error {
 			x.close(records[start:at])
 			start = at
 			x.index.Blocks = append(x.index.Blocks, Block{Offset: g.Offset + GroupHead + int64(at), First: r.ID, Time: r.Time})
-			x.spaces, x.last = map[uint32]struct{}{}, nil
+			x.spaces, x.last, x.unknown = map[uint32]struct{}{}, nil, false
 		}
 		x.index.Blocks[len(x.index.Blocks)-1].Count++
 		at += RecordSize(r)
@@ -386,6 +387,15 @@ func (x *indexer) group(g Group, records []byte) error {
 
 func (x *indexer) record(r *batchlog.Record) error {
 	x.index.Ops += int64(r.Count)
+	if r.Chain != nil {
+		x.unknown = x.unknown || r.Chain.Coarse
+		for _, span := range r.Chain.Spans { // each of one space, unless coarse
+			if err := x.op(span.Low); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	ops := r.Ops
 	for range r.Count {
 		_, key, _, rest, err := batchlog.NextOp(ops)
@@ -437,7 +447,7 @@ func (x *indexer) close(records []byte) {
 	b := &x.index.Blocks[len(x.index.Blocks)-1]
 	b.Size, b.Sum = len(records), crc32.Update(x.salt, castagnoli, records)
 	var hashes []uint32
-	if len(x.spaces) <= blockSpacesMax && len(x.hashes)+len(x.spaces) <= indexSpacesMax {
+	if !x.unknown && len(x.spaces) <= blockSpacesMax && len(x.hashes)+len(x.spaces) <= indexSpacesMax {
 		hashes = make([]uint32, 0, len(x.spaces))
 		for h := range x.spaces {
 			hashes = append(hashes, h)

@@ -3,6 +3,7 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/bits"
 
 	"github.com/bytespace/batchlog"
@@ -16,13 +17,13 @@ import (
 //	+------+----+------+-----------+-----------+-------+----------+------+------+
 //
 //	size      of all behind the time, in bytes
-//	kind      1: a batch
+//	kind      1: a batch, 2: a chain
 //	id        more than in the record before; within the database every id stands in some log
 //	time      microseconds since 1970-01-01 UTC, never less than in the record before
 //	count     of ops; uvarint
 //	meta len  in bytes; uvarint
 //	meta      token, labels, logs: see batchlog.Meta
-//	ops       the batch's own bytes: see batchlog.NextOp
+//	ops       the batch's own bytes: see batchlog.NextOp; of a chain the reference to its file: see batchlog.ChainRef
 //
 // The group around it has the sum.
 const (
@@ -32,6 +33,7 @@ const (
 	recordHead = 24
 
 	kindBatch = 1
+	kindChain = 2
 )
 
 var (
@@ -42,7 +44,11 @@ var (
 
 // RecordSize is the bytes that r takes.
 func RecordSize(r *batchlog.Record) int {
-	return recordHead + uvarintLen(uint64(r.Count)) + uvarintLen(uint64(len(r.Meta))) + len(r.Meta) + len(r.Ops)
+	size := len(r.Ops)
+	if r.Chain != nil {
+		size = len(batchlog.AppendChainRef(nil, r.Chain))
+	}
+	return recordHead + uvarintLen(uint64(r.Count)) + uvarintLen(uint64(len(r.Meta))) + len(r.Meta) + size
 }
 
 func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
@@ -53,20 +59,29 @@ func AppendRecord(dst []byte, r batchlog.Record) ([]byte, batchlog.Record) {
 	var head [recordHead]byte
 	le.PutUint32(head[:], uint32(RecordSize(&r)-recordHead))
 	head[recordKind] = kindBatch
+	if r.Chain != nil {
+		head[recordKind] = kindChain
+	}
 	le.PutUint64(head[recordID:], uint64(r.ID))
 	le.PutUint64(head[recordTime:], uint64(r.Time))
 	dst = append(dst, head[:]...)
 	dst = binary.AppendUvarint(dst, uint64(r.Count))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Meta)))
 	dst = append(dst, r.Meta...)
+	ops := len(dst)
+	if r.Chain != nil {
+		dst = batchlog.AppendChainRef(dst, r.Chain)
+	}
 	dst = append(dst, r.Ops...)
 	end := len(dst)
-	ops := end - len(r.Ops)
 	meta := ops - len(r.Meta)
 	if meta < start {
 		panic("batchlog: bug: record smaller than its parts")
 	}
-	r.Meta, r.Ops = dst[meta:ops:ops], dst[ops:end:end]
+	r.Meta = dst[meta:ops:ops]
+	if r.Chain == nil {
+		r.Ops = dst[ops:end:end]
+	}
 	return dst, r
 }
 
@@ -79,20 +94,22 @@ func ParseRecord(b []byte, r *batchlog.Record) (rest []byte, err error) {
 	if size > len(b)-recordHead {
 		return nil, errRecordSize
 	}
-	if b[recordKind] != kindBatch {
+	kind := b[recordKind]
+	if kind != kindBatch && kind != kindChain {
 		return nil, errRecordKind
 	}
 	r.ID = batchlog.ID(le.Uint64(b[recordID:]))
 	r.Time = int64(le.Uint64(b[recordTime:]))
 	end := recordHead + size
 	body := b[recordHead:end:end]
+	r.Chain = nil
 	// Nearly all records have fewer than 128 ops and no meta.
-	if len(body) >= 2 && body[0] < 0x80 && body[1] == 0 {
+	if kind == kindBatch && len(body) >= 2 && body[0] < 0x80 && body[1] == 0 {
 		r.Count, r.Meta, r.Ops = int(body[0]), nil, body[2:]
 		return b[end:], nil
 	}
 	count, n := binary.Uvarint(body)
-	if n <= 0 || count > uint64(size) {
+	if n <= 0 || count > uint64(size) && kind == kindBatch || count > math.MaxInt64 {
 		return nil, errRecordSize
 	}
 	body = body[n:]
@@ -102,5 +119,11 @@ func ParseRecord(b []byte, r *batchlog.Record) (rest []byte, err error) {
 	}
 	body = body[n:]
 	r.Count, r.Meta, r.Ops = int(count), body[:meta:meta], body[meta:]
+	if kind == kindChain {
+		if r.Chain, err = batchlog.ParseChainRef(r.Ops); err != nil {
+			return nil, err
+		}
+		r.Ops = nil
+	}
 	return b[end:], nil
 }

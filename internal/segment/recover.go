@@ -72,7 +72,14 @@ type Tail struct {
 	Time   int64       // of the last commit; 0 when there is none
 	Marks  []Mark
 	Last   Group // the last group; its Count is 0 when there is none
+	Chains []Chained
 	Ending Ending
+}
+
+// A Chained is a chain whose record is in a segment.
+type Chained struct {
+	ID  batchlog.ID
+	Ref *batchlog.ChainRef
 }
 
 // A Mark is a group of a segment that is not sealed, from which a reader may go on. There is one every [MarkBytes] or so.
@@ -103,6 +110,9 @@ func Recover(file io.ReaderAt, h Header, name string, size, durable int64) (Tail
 		t.Time, err = CheckRecords(g, records, t.Time, func(r *batchlog.Record) error {
 			if r.ID == g.First {
 				first = r.Time
+			}
+			if r.Chain != nil {
+				t.Chains = append(t.Chains, Chained{r.ID, r.Chain})
 			}
 			return nil
 		})

@@ -1,0 +1,276 @@
+package seglog
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The ops of a chain are in a file of their own beside the segments. It is written before the commit, and belongs to the segment that
+// has the record from then on: it goes with it. One that no record names was never committed.
+const (
+	chainPrefix = "chain-"
+	chainSuffix = ".ops"
+)
+
+func chainName(file [16]byte) string { return chainPrefix + hex.EncodeToString(file[:]) + chainSuffix }
+
+// chainFile is which chain the file of that name holds.
+func chainFile(name string) (file [16]byte, ok bool) {
+	stem, isChain := strings.CutPrefix(name, chainPrefix)
+	stem, isOps := strings.CutSuffix(stem, chainSuffix)
+	b, err := hex.DecodeString(stem)
+	if !isChain || !isOps || err != nil || len(b) != len(file) {
+		return file, false
+	}
+	return [16]byte(b), true
+}
+
+// A segChain is a chain whose record is in a segment.
+type segChain struct {
+	file [16]byte
+	id   batchlog.ID
+	size int64 // of its file, in bytes
+}
+
+// A Chain is the file of a chain that is not committed. It is not safe for concurrent use.
+type Chain struct {
+	*segment.ChainWriter
+	File [16]byte
+	log  *Log
+	file vfs.File
+	name string
+}
+
+// BeginChain makes the file of a chain.
+func (l *Log) BeginChain() (*Chain, error) {
+	c := &Chain{File: l.opts.NewUUID(), log: l}
+	c.name = l.path("", chainName(c.File))
+	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return nil, batchlog.ErrClosed
+	}
+	if l.mu.open == nil {
+		l.mu.open = map[[16]byte]struct{}{}
+	}
+	l.mu.open[c.File] = struct{}{}
+	l.mu.Unlock()
+	var err error
+	if c.file, err = l.opts.FS.Create(c.name, vfs.WriteCategoryUnspecified); err != nil {
+		l.forget(c.File)
+		return nil, chainError("begin a chain", err)
+	}
+	h := segment.Header{Version: segment.Version, Database: l.opts.Database, Segment: c.File, Epoch: l.opts.Epoch}
+	if c.ChainWriter, err = segment.NewChainWriter(c.file, h); err != nil {
+		return nil, errors.Join(chainError("begin a chain", err), c.Drop())
+	}
+	return c, nil
+}
+
+func chainError(what string, err error) error {
+	if noSpace(err) {
+		return fmt.Errorf("%s: %w: %w", what, batchlog.ErrNoSpace, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (l *Log) forget(file [16]byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.mu.open, file)
+}
+
+// Add appends ops. After an error the chain can only be dropped.
+func (c *Chain) Add(ops []byte, count int) error {
+	if err := c.ChainWriter.Add(ops, count); err != nil {
+		return chainError("stage a chain", err)
+	}
+	return nil
+}
+
+// Sync makes what was added durable, and the name of the file.
+func (c *Chain) Sync() error {
+	if err := c.file.Sync(); err != nil {
+		return chainError("sync a chain", err)
+	}
+	return syncDir(c.log.opts.FS, c.log.opts.Dir)
+}
+
+// Drop removes the file: the chain was not committed, and will not be.
+func (c *Chain) Drop() error {
+	err := c.file.Close()
+	err = errors.Join(err, c.log.opts.FS.Remove(c.name))
+	c.log.forget(c.File)
+	return err
+}
+
+// Keep lets go of the file: the chain was committed, or may have been, and the log has it.
+func (c *Chain) Keep() error {
+	c.log.forget(c.File)
+	return c.file.Close()
+}
+
+// OpenChain is as batchlog.ChainSource says.
+func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
+	name := l.path("", chainName(ref.File))
+	f, err := l.opts.FS.Open(name)
+	if isNotExist(err) {
+		return nil, &batchlog.CorruptError{File: name, Err: errors.New("the ops of a chain are missing")}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open a chain: %w", err)
+	}
+	h, err := readHeader(f, name)
+	if err == nil && (h.Database != l.opts.Database || h.Segment != ref.File || h.First != 0) {
+		err = &batchlog.CorruptError{File: name, Err: errors.New("the file of another chain, or of another database")}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &chainReader{segment.NewChainReader(f, h, name, ref), f}, nil
+}
+
+type chainReader struct {
+	*segment.ChainReader
+	file vfs.File
+}
+
+// Close is as batchlog.OpReader says.
+func (r *chainReader) Close() error { return r.file.Close() }
+
+// A LeftChain is a file of a chain that is not committed.
+type LeftChain struct {
+	File  [16]byte
+	Bytes int64
+	Begun time.Time
+	Open  bool // it is being filled; else it was abandoned
+}
+
+// Chains are the chains that are not committed.
+func (l *Log) Chains() ([]LeftChain, error) {
+	names, err := l.opts.FS.List(l.opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	slices.Sort(names)
+	var left []LeftChain
+	for _, name := range names {
+		file, ok := chainFile(name)
+		if !ok {
+			continue
+		}
+		known, open := l.knowsChain(file)
+		if known {
+			continue
+		}
+		info, err := l.opts.FS.Stat(filepath.Join(l.opts.Dir, name))
+		if isNotExist(err) {
+			continue // dropped meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list chains: %w", err)
+		}
+		left = append(left, LeftChain{File: file, Bytes: info.Size(), Begun: info.ModTime(), Open: open})
+	}
+	return left, nil
+}
+
+// knowsChain reports whether the log has the commit of a chain, or else whether it is being filled.
+func (l *Log) knowsChain(file [16]byte) (committed, open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.mu.segments {
+		for _, c := range s.chains {
+			if c.file == file {
+				return true, false
+			}
+		}
+	}
+	_, open = l.mu.open[file]
+	return false, open
+}
+
+// SweepChains removes the files of abandoned chains.
+func (l *Log) SweepChains() (count int, bytes int64, err error) {
+	left, err := l.Chains()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, c := range left {
+		if c.Open {
+			continue
+		}
+		if known, open := l.knowsChain(c.File); known || open {
+			continue // committed since, or begun
+		}
+		if err := l.opts.FS.Remove(l.path("", chainName(c.File))); err != nil && !isNotExist(err) {
+			return count, bytes, fmt.Errorf("remove an abandoned chain: %w", err)
+		}
+		count++
+		bytes += c.Bytes
+	}
+	return count, bytes, nil
+}
+
+// checkChain makes sure that the file of a chain is there as far as its record says.
+func (l *Log) checkChain(c segChain) error {
+	name := l.path("", chainName(c.file))
+	info, err := l.opts.FS.Stat(name)
+	if isNotExist(err) {
+		return &batchlog.CorruptError{File: name, ID: c.id, Err: errors.New("the ops of a chain are missing")}
+	}
+	if err != nil {
+		return fmt.Errorf("chain of commit %d: %w", c.id, err)
+	}
+	if info.Size() < c.size {
+		return &batchlog.CorruptError{File: name, Offset: info.Size(), ID: c.id, Err: errors.New("the ops of a chain end early")}
+	}
+	return nil
+}
+
+// removeChains removes the files of chains whose segment is no longer in the table.
+func (l *Log) removeChains(s *seg) {
+	for _, c := range s.chains {
+		if err := l.opts.FS.Remove(l.path("", chainName(c.file))); err != nil && !isNotExist(err) {
+			l.opts.Logger.Warn("chain cannot be removed; it will be swept later", "file", chainName(c.file), "err", err)
+		}
+	}
+}
+
+// manifestChains are the chains of a segment as the manifest holds them.
+func (s *seg) manifestChains() []manifestChain {
+	var chains []manifestChain
+	for _, c := range s.chains {
+		chains = append(chains, manifestChain{File: hex.EncodeToString(c.file[:]), ID: c.id, Size: c.size})
+	}
+	return chains
+}
+
+func (s *seg) loadChains(chains []manifestChain) error {
+	for _, m := range chains {
+		b, err := hex.DecodeString(m.File)
+		if err != nil || len(b) != 16 {
+			return fmt.Errorf("chain with the name %q", m.File)
+		}
+		s.chains = append(s.chains, segChain{file: [16]byte(b), id: m.ID, size: m.Size})
+	}
+	return nil
+}
+
+// chainBytes is the size of the files of the chains of s.
+func (s *seg) chainBytes() int64 {
+	size := int64(0)
+	for _, c := range s.chains {
+		size += c.size
+	}
+	return size
+}
