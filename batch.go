@@ -28,10 +28,10 @@ type Batch struct {
 // Put adds: set the value of k in s. The last op on a key wins.
 func (b *Batch) Put(s *Space, k Key, value []byte) {
 	if len(value) > MaxValueBytes {
-		b.fail(&LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes, Hint: "split it over several keys"})
+		b.fail(&LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes, Hint: hintBlob})
 		return
 	}
-	b.add(OpPut, s, k, value)
+	b.add(OpPut, s, k, storedValue(value))
 }
 
 // Delete adds: remove k from s.
@@ -75,7 +75,7 @@ func (b *Batch) add(kind OpKind, s *Space, k Key, value []byte) {
 	p.Ops = appendOp(p.Ops, kind, s.prefix, k, value)
 	p.Count++
 	if len(p.Ops) > MaxBatchBytes {
-		b.fail(&LimitError{What: "batch", Size: int64(len(p.Ops)), Limit: MaxBatchBytes, Hint: "write it as several batches"})
+		b.fail(&LimitError{What: "batch", Size: int64(len(p.Ops)), Limit: MaxBatchBytes, Hint: hintBatch})
 		p.Ops, p.Count = nil, 0 // what follows is dropped too: a batch that fails must not eat the memory
 	}
 }
@@ -146,7 +146,7 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 		return nil, &LimitError{What: "labels", Size: int64(n), Limit: MaxMetaBytes, Hint: "keep large texts in values"}
 	}
 	if n := len(p.Meta) + len(p.Ops); n > MaxBatchBytes {
-		return nil, &LimitError{What: "batch", Size: int64(n), Limit: MaxBatchBytes, Hint: "write it as several batches"}
+		return nil, &LimitError{What: "batch", Size: int64(n), Limit: MaxBatchBytes, Hint: hintBatch}
 	}
 	return p, nil
 }

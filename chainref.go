@@ -1,6 +1,7 @@
 package batchlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -10,25 +11,28 @@ import (
 type ChainRef struct {
 	File  [16]byte // names the file
 	Sum   uint32   // of the last group in it, which is chained to all before
-	Bytes int64    // of the ops, encoded
+	Count int      // of the ops in the file
+	Bytes int64    // of these ops, encoded
 	End   int64    // offset in the file behind the last group
-	// Spans hold all keys that the ops touch: one span a space, sorted; or, where they are in more than
-	// [ChainSpansMax] spaces, a single one around all, and Coarse is set.
+	// Spans hold all keys that the ops touch: one span a space, sorted, that begins with the lowest of them; or, where they are
+	// in more than [ChainSpansMax] spaces, a single one around all, and Coarse is set.
 	Spans  []KeyRange
 	Coarse bool
 
+	ID     ID          // of the commit; not encoded
 	Source ChainSource // where the file can be read; not encoded
 }
 
 // ChainSpansMax bounds the spans of a ChainRef.
-const ChainSpansMax = 64
+const ChainSpansMax = 256
 
 // A ChainSource opens the files of chains.
 type ChainSource interface {
 	OpenChain(ref *ChainRef) (OpReader, error)
 }
 
-// An OpReader reads the ops of a chain in the order in which they were added. It is not safe for concurrent use.
+// An OpReader reads the ops of a chain, which are their net effect: sorted by key, at most one op on a key, and range deletes before
+// the other ops on the same keys. It is not safe for concurrent use.
 type OpReader interface {
 	// Next returns some more ops, encoded, and how many, or io.EOF. They stay valid. Damage is a *CorruptError.
 	Next() (ops []byte, count int, err error)
@@ -38,12 +42,12 @@ type OpReader interface {
 // The reference as the record of a chain holds it. Integers are little-endian.
 //
 //	 0        16    20     21
-//	+--------+-----+------+-------+-----+-------+----------------------------------------+
-//	|  file  | sum |coarse| bytes | end | spans | low len | low | high len | high | … |
-//	+--------+-----+------+-------+-----+-------+----------------------------------------+
+//	+--------+-----+------+-------+-------+-----+-------+---------+-----+----------+------+---+
+//	|  file  | sum |coarse| count | bytes | end | spans | low len | low | high len | high | … |
+//	+--------+-----+------+-------+-------+-----+-------+---------+-----+----------+------+---+
 //
 //	coarse  1 if the one span is around keys of many spaces, else 0
-//	bytes, end, spans (their number) and the lengths are uvarint
+//	count, bytes, end, spans (their number) and the lengths are uvarint
 const (
 	chainRefSum    = 16
 	chainRefCoarse = 20
@@ -61,6 +65,7 @@ func AppendChainRef(dst []byte, r *ChainRef) []byte {
 		coarse = 1
 	}
 	dst = append(dst, coarse)
+	dst = binary.AppendUvarint(dst, uint64(r.Count))
 	dst = binary.AppendUvarint(dst, uint64(r.Bytes))
 	dst = binary.AppendUvarint(dst, uint64(r.End))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Spans)))
@@ -84,7 +89,7 @@ func ParseChainRef(b []byte) (*ChainRef, error) {
 	r := &ChainRef{Sum: binary.LittleEndian.Uint32(b[chainRefSum:]), Coarse: b[chainRefCoarse] == 1}
 	copy(r.File[:], b)
 	b = b[chainRefHead:]
-	var numbers [3]uint64
+	var numbers [4]uint64
 	for i := range numbers {
 		v, n := binary.Uvarint(b)
 		if n <= 0 || v > 1<<62 {
@@ -92,11 +97,11 @@ func ParseChainRef(b []byte) (*ChainRef, error) {
 		}
 		numbers[i], b = v, b[n:]
 	}
-	r.Bytes, r.End = int64(numbers[0]), int64(numbers[1])
-	if numbers[2] > ChainSpansMax {
+	r.Count, r.Bytes, r.End = int(numbers[0]), int64(numbers[1]), int64(numbers[2])
+	if numbers[3] > ChainSpansMax {
 		return nil, errChainRef
 	}
-	for range numbers[2] {
+	for range numbers[3] {
 		var s KeyRange
 		var ok bool
 		if s.Low, b, ok = cutString(b); ok {
@@ -126,16 +131,53 @@ func (r *ChainRef) MayTouch(low, high []byte) bool {
 	return false
 }
 
+// Touch adds the keys from low on, and below high if that is not nil, to the spans. Calls must come in the order of low; the
+// ops of a chain do.
+func (r *ChainRef) Touch(low, high []byte) error {
+	if high == nil {
+		high = append(low[:len(low):len(low)], 0)
+	}
+	if n := len(r.Spans); n > 0 {
+		last := &r.Spans[n-1]
+		path, _, err := SplitKey(last.Low)
+		if err != nil {
+			return err
+		}
+		if r.Coarse || bytes.HasPrefix(low, path) {
+			if bytes.Compare(high, last.High) > 0 {
+				last.High = append(last.High[:0], high...)
+			}
+			return nil
+		}
+		if n == ChainSpansMax {
+			r.Spans = []KeyRange{{Low: r.Spans[0].Low, High: bytes.Clone(high)}}
+			r.Coarse = true
+			return nil
+		}
+	}
+	r.Spans = append(r.Spans, KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
+	return nil
+}
+
 // EachOp calls visit for each op of r in order, until it returns an error. What it is given stays valid if the record does.
 func (r *Record) EachOp(visit func(kind OpKind, key, value []byte) error) error {
-	if r.Chain == nil {
-		_, err := eachOp(r.Ops, r.Count, visit)
-		return err
+	inline := r.Count
+	if r.Chain != nil {
+		if err := r.Chain.each(visit); err != nil {
+			return err
+		}
+		inline -= r.Chain.Count
 	}
-	in, err := r.Chain.Open()
+	return EachOp(r.Ops, inline, visit)
+}
+
+// each calls visit for the ops in the file.
+func (r *ChainRef) each(visit func(kind OpKind, key, value []byte) error) (err error) {
+	in, err := r.Open()
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, in.Close()) }()
 	left := r.Count
 	for {
 		ops, count, err := in.Next()
@@ -143,33 +185,34 @@ func (r *Record) EachOp(visit func(kind OpKind, key, value []byte) error) error 
 			break
 		}
 		if err != nil {
-			return errors.Join(err, in.Close())
+			return err
 		}
 		if left -= count; left < 0 {
-			return errors.Join(errOpCount, in.Close())
+			return errOpCount
 		}
-		if _, err := eachOp(ops, count, visit); err != nil {
-			return errors.Join(err, in.Close())
+		if err := EachOp(ops, count, visit); err != nil {
+			return err
 		}
 	}
 	if left != 0 {
-		return errors.Join(errOpCount, in.Close())
+		return errOpCount
 	}
-	return in.Close()
+	return nil
 }
 
-var errOpCount = errors.New("chain with another number of ops than its record says")
+var errOpCount = errors.New("chain with another number of ops than its commit says")
 
-func eachOp(ops []byte, count int, visit func(kind OpKind, key, value []byte) error) (rest []byte, err error) {
+// EachOp calls visit for each of the count ops, in order, until it returns an error. It is for engines.
+func EachOp(ops []byte, count int, visit func(kind OpKind, key, value []byte) error) error {
 	for range count {
-		kind, key, value, next, err := NextOp(ops)
+		kind, key, value, rest, err := NextOp(ops)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := visit(kind, key, value); err != nil {
-			return nil, err
+			return err
 		}
-		ops = next
+		ops = rest
 	}
-	return ops, nil
+	return nil
 }

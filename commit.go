@@ -1,6 +1,7 @@
 package batchlog
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"sync/atomic"
@@ -17,6 +18,7 @@ type Commit struct {
 
 	count    int
 	ops      []byte
+	chain    *ChainRef // where more ops are, which come first; nil: there are none
 	bookmark bool
 	lens     *lens
 }
@@ -35,12 +37,19 @@ func (c *Commit) Bookmark() bool { return c.bookmark }
 // AsBookmark is the bookmark that stands for the place of c.
 func (c *Commit) AsBookmark() *Commit { return &Commit{ID: c.ID, bookmark: true, lens: c.lens} }
 
-// Ops yields the ops of c in order, only those in the spaces that its tail is about. An
-// error means that the commit is damaged, or written by a newer version.
+// Ops yields the ops of c in order, only those in the spaces that its tail is about. Of a chain they are streamed: memory is bounded whatever its
+// size. An error means that the commit is damaged, or written by a newer version; of a chain also that the log has dropped it meanwhile, a *[GapError].
 func (c *Commit) Ops() iter.Seq2[Op, error] {
 	return func(yield func(Op, error) bool) {
+		inline := c.count
+		if c.chain != nil {
+			if !c.chainOps(yield) {
+				return
+			}
+			inline -= c.chain.Count
+		}
 		rest := c.ops
-		for range c.count {
+		for range inline {
 			kind, key, value, next, err := NextOp(rest)
 			if err != nil {
 				yield(Op{}, fmt.Errorf("commit %d: %w", c.ID, err))
@@ -62,11 +71,45 @@ func (c *Commit) Ops() iter.Seq2[Op, error] {
 	}
 }
 
+// chainOps yields the ops in the file of a chain and reports whether to go on.
+func (c *Commit) chainOps(yield func(Op, error) bool) bool {
+	err := c.chain.each(func(kind OpKind, key, value []byte) error {
+		if !c.lens.shows(key) {
+			return nil
+		}
+		op, err := c.lens.op(kind, key, value)
+		if err != nil {
+			return err
+		}
+		if !yield(op, nil) {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		yield(Op{}, fmt.Errorf("commit %d: %w", c.ID, err))
+	}
+	return err == nil
+}
+
+// errEnough ends an iteration that its consumer has broken off.
+var errEnough = errors.New("enough")
+
+// Chained reports whether the commit is a chain: its ops are sorted by key, may be more than fit into memory, and are read from a file each time
+// that they are iterated over.
+func (c *Commit) Chained() bool { return c.chain != nil }
+
 // Len is the number of ops in the commit, those that do not show included.
 func (c *Commit) Len() int { return c.count }
 
 // Size is the number of bytes that the ops of the commit take, encoded, those that do not show included.
-func (c *Commit) Size() int { return len(c.ops) }
+func (c *Commit) Size() int {
+	size := len(c.ops)
+	if c.chain != nil {
+		size += int(c.chain.Bytes)
+	}
+	return size
+}
 
 // shows reports whether an op on this stored key shows. The system's own keys do only if they are asked for.
 func (l *lens) shows(key []byte) bool {
@@ -102,7 +145,10 @@ func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {
 	op := Op{Kind: kind, Space: s, Key: key[len(s.prefix):]}
 	switch kind {
 	case OpPut:
-		op.Value = value
+		var err error
+		if op.Value, op.Blob, err = ParseValue(value); err != nil {
+			return Op{}, err
+		}
 	case OpDeleteRange:
 		if !inOwnKeys(s.prefix, value) {
 			return Op{}, errOpKey
@@ -117,7 +163,7 @@ func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {
 // read sets c to the commit that r holds.
 func (c *Commit) read(r *Record, l *lens) error {
 	c.ID, c.Time = r.ID, time.UnixMicro(r.Time)
-	c.count, c.ops, c.lens = r.Count, r.Ops, l
+	c.count, c.ops, c.chain, c.lens = r.Count, r.Ops, r.Chain, l
 	if len(r.Meta) == 0 {
 		return nil
 	}

@@ -8,7 +8,7 @@ import (
 // An Engine is what a [DB] stands on: the waist between the front and whatever keeps log and
 // store, here or far away. Keys and ranges are stored ones, the path of the space included, as [Batch]
 // encodes them. All methods may be called at once; after Close they return ErrClosed. What an engine
-// can do beyond this are interfaces of their own: [Getter], [Queuer], [Configurer], [Statuser].
+// can do beyond this are interfaces of their own: [Getter], [Queuer], [Chainer], [Blobber], [Configurer], [Statuser].
 //
 // Package enginetest has the suite that every engine passes.
 type Engine interface {
@@ -33,6 +33,9 @@ type Proposal struct {
 	Meta  []byte // token and labels, encoded
 	Ops   []byte // Count ops, encoded
 	Count int
+	Blobs int // references to blobs among the ops
+	// Chain is where more ops are, which come before those in Ops; nil: there are none. Only a [Stage] sets it.
+	Chain *ChainRef
 
 	Reads *Reads // what the ops depend on; nil: nothing, the write is blind
 	Turn  uint64 // from Queuer.Queue; 0: none
@@ -121,6 +124,8 @@ type ReadOptions struct {
 	Only    string        // of a view: nothing but the own keys of the space with this stored path is going to be read; "": anything
 	Plain   bool          // derived spaces are read as they are, without a wait for their tasks: what transactions do
 	Reverse bool          // scans descend
+
+	BlobRefs bool // scans don't load blobs
 }
 
 // A ReadOption says how a read is done.
@@ -138,6 +143,9 @@ func MaxWait(d time.Duration) ReadOption { return func(o *ReadOptions) { o.MaxWa
 
 // ScanReverse makes a scan descend, from the highest key to the lowest.
 func ScanReverse() ReadOption { return func(o *ReadOptions) { o.Reverse = true } }
+
+// BlobRefs has a scan not load blobs: their entries have the reference alone.
+func BlobRefs() ReadOption { return func(o *ReadOptions) { o.BlobRefs = true } }
 
 func readOptions(opts []ReadOption) ReadOptions {
 	if len(opts) == 0 {

@@ -81,7 +81,7 @@ func (tx *Tx) edit(op Op, value []byte, drop bool) error {
 	o := &run.ops[op.at-1]
 	o.dropped = drop
 	if !drop {
-		o.value = bytes.Clone(value)
+		o.value = bytes.Clone(storedValue(value))
 	}
 	run.edited, run.stale = true, true
 	return nil
@@ -320,7 +320,10 @@ func (r *hookRun) refresh() {
 
 // result is the proposal that came out.
 func (r *hookRun) result(p *Proposal) (*Proposal, error) {
-	out := &Proposal{Token: p.Token, Turn: p.Turn, Task: p.Task, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops)}
+	out := &Proposal{
+		Token: p.Token, Turn: p.Turn, Task: p.Task, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops),
+		Blobs: p.Blobs + r.tx.batch.proposal.Blobs,
+	}
 	if r.edited {
 		out.Ops, out.Count = nil, 0
 		for i := range r.ops {
@@ -341,7 +344,7 @@ func (r *hookRun) result(p *Proposal) (*Proposal, error) {
 	}
 	out.Meta = append(out.Meta, move...)
 	if n := len(out.Meta) + len(out.Ops); n > MaxBatchBytes {
-		return nil, &LimitError{What: "batch with what hooks added", Size: int64(n), Limit: MaxBatchBytes, Hint: "write it as several batches"}
+		return nil, &LimitError{What: "batch with what hooks added", Size: int64(n), Limit: MaxBatchBytes, Hint: hintBatch}
 	}
 	return out, nil
 }

@@ -6,9 +6,9 @@ import "fmt"
 const (
 	// MaxKeyBytes bounds a key with the encoded path of its space in front: 64 KiB.
 	MaxKeyBytes = 64 << 10
-	// MaxValueBytes bounds a value: 64 MiB less room for its key and the batch around it.
+	// MaxValueBytes bounds a value that is no blob: 64 MiB less room for its key and the batch around it.
 	MaxValueBytes = MaxBatchBytes - MaxKeyBytes - MaxMetaBytes - 64
-	// MaxBatchBytes bounds a batch, encoded, with labels and token: 64 MiB.
+	// MaxBatchBytes bounds a batch, encoded, with labels and token: 64 MiB. A chain is bounded by the disk.
 	MaxBatchBytes = 64 << 20
 	// MaxMetaBytes bounds the labels and the token of a batch, encoded: 64 KiB.
 	MaxMetaBytes = 64 << 10
@@ -22,6 +22,14 @@ const (
 	// MaxShared bounds the memory that keys and values of one iteration may share: 1 MiB, or the
 	// size of a single commit or entry that is larger.
 	MaxShared = 1 << 20
+	// MaxHookedChainBytes bounds what pre-commit hooks that need all of their ops at once are given of a chain: 32 MiB, encoded.
+	MaxHookedChainBytes = 32 << 20
+)
+
+// The ways out of limits.
+const (
+	hintBlob  = "write it with PutBlob, or split it over several keys"
+	hintBatch = "write it as a chain, or as several batches"
 )
 
 // A LimitError says which limit was passed, by how much, and the way out. It is an [ErrTooLarge].

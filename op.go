@@ -39,10 +39,11 @@ type Op struct {
 	Space *Space
 	Key   Key    // of a range delete: the lowest key
 	High  Key    // of a range delete: above the highest key; nil: no bound
-	Value []byte // of a put
+	Value []byte // of a put; nil if it is a blob
 
-	run *hookRun // of an op that a pre-commit hook is given: where it may be dropped or changed
-	at  int
+	Blob *BlobRef // of a put whose value is a blob; see Op.Load and Op.Open
+	run  *hookRun // of an op that a pre-commit hook is given: where it may be dropped or changed
+	at   int
 }
 
 // In reports whether o is within s: in its own keys or in those of a space within it.
@@ -89,6 +90,7 @@ var (
 	errOpKind      = errors.New("op of an unknown kind")
 	errOpTruncated = errors.New("op ends early")
 	errOpKey       = errors.New("op with a malformed key")
+	errOpValue     = errors.New("op with a malformed reference to a blob")
 )
 
 // NextOp decodes the op at the start of ops. key is the stored key, path included; value is that of a put, or
@@ -177,8 +179,12 @@ func checkOp(kind OpKind, key, value []byte) error {
 	}
 	switch kind {
 	case OpPut:
-		if len(value) > MaxValueBytes {
-			return &LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes}
+		plain, _, err := ParseValue(value)
+		if err != nil {
+			return errOpValue
+		}
+		if len(plain) > MaxValueBytes {
+			return &LimitError{What: "value", Size: int64(len(plain)), Limit: MaxValueBytes, Hint: hintBlob}
 		}
 	case OpDeleteRange:
 		if len(value) > MaxKeyBytes {

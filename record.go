@@ -10,10 +10,10 @@ import (
 type Record struct {
 	ID    ID
 	Time  int64  // microseconds since 1970-01-01 UTC; never less than in the record before
-	Count int    // number of ops
+	Count int    // number of ops, those of the chain included
 	Meta  []byte // token, labels, …
-	Ops   []byte // count ops, one behind the other; of a chain none
-	// Chain is where the ops of a chain are, which need not fit into memory; nil: they are in Ops.
+	Ops   []byte // ops, one behind the other
+	// Chain is where more ops are, which need not fit into memory and come before those in Ops; nil: there are none.
 	Chain *ChainRef
 }
 

@@ -186,7 +186,7 @@ func (s *Space) Scan(ctx context.Context, r Range, opts ...ReadOption) iter.Seq2
 			return
 		}
 		defer v.Close()
-		v.scan(ctx, s, r, o.Reverse, yield)
+		v.scan(ctx, s, r, o, yield)
 	}
 }
 

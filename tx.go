@@ -113,11 +113,15 @@ func (tx *Tx) Get(s *Space, k Key) ([]byte, error) {
 	if err := tx.usable(s); err != nil {
 		return nil, err
 	}
-	if value, deleted, ok := tx.own.get(s.storedKey(k)); ok {
+	if stored, deleted, ok := tx.own.get(s.storedKey(k)); ok {
 		if deleted {
 			return nil, ErrNotFound
 		}
-		return bytes.Clone(value), nil
+		value, own, err := tx.db.load(tx.ctx, s, k, stored)
+		if !own {
+			value = bytes.Clone(value)
+		}
+		return value, err
 	}
 	return tx.Before(s, k)
 }
@@ -132,8 +136,15 @@ func (tx *Tx) Before(s *Space, k Key) ([]byte, error) {
 	if err := tx.remember(func(r *Reads) { r.Keys = append(r.Keys, key) }); err != nil {
 		return nil, err
 	}
-	value, err := tx.snap.Get(tx.ctx, key)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	stored, err := tx.snap.Get(tx.ctx, key)
+	if err != nil {
+		if !errors.Is(err, ErrNotFound) {
+			tx.err = err
+		}
+		return nil, err
+	}
+	value, _, err := tx.db.load(tx.ctx, s, k, stored)
+	if err != nil {
 		tx.err = err
 	}
 	return value, err
@@ -158,7 +169,7 @@ func (tx *Tx) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error
 func (tx *Tx) Put(s *Space, k Key, value []byte) {
 	tx.batch.Put(s, k, value)
 	if tx.batch.err == nil {
-		tx.own.put(s.storedKey(k), bytes.Clone(value), false)
+		tx.own.put(s.storedKey(k), bytes.Clone(storedValue(value)), false)
 	}
 }
 
@@ -247,7 +258,11 @@ func (tx *Tx) scan(s *Space, r Range, reverse bool, yield func(Entry, error) boo
 			return err
 		}
 		stored := keep.copy(key)
-		if !yield(Entry{Key: stored[len(s.prefix):], Value: keep.copy(value)}, nil) {
+		e, err := entry(tx.ctx, s, stored[len(s.prefix):], value, &keep, false)
+		if err != nil {
+			return err
+		}
+		if !yield(e, nil) {
 			if reverse {
 				seen.Low = stored
 			} else {

@@ -12,7 +12,8 @@ import (
 // An Entry is a key with its value, in a scan.
 type Entry struct {
 	Key   Key
-	Value []byte
+	Value []byte   // nil of a blob that was not loaded: one above MaxValueBytes, or any with [BlobRefs]
+	Blob  *BlobRef // of a value that is a blob; nil: it is none
 }
 
 // A View is the store at one id. It is safe for concurrent use. It keeps old versions of
@@ -46,22 +47,44 @@ func (v *View) Get(s *Space, k Key) ([]byte, error) {
 	if err := v.db.owns(s); err != nil {
 		return nil, err
 	}
-	return v.snap.Get(context.Background(), s.storedKey(k))
+	stored, err := v.snap.Get(context.Background(), s.storedKey(k))
+	if err != nil {
+		return nil, err
+	}
+	value, _, err := v.db.load(context.Background(), s, k, stored)
+	return value, err
 }
 
 // Scan yields the keys of s in r with their values, ascending, or descending with [ScanReverse]; the other options
 // have no meaning here. Memory is bounded whatever the range. An error ends it.
 func (v *View) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		v.scan(context.Background(), s, r, readOptions(opts).Reverse, yield)
+		v.scan(context.Background(), s, r, readOptions(opts), yield)
 	}
 }
 
 // Close lets go of v. It is safe to call it twice.
 func (v *View) Close() error { return v.snap.Close() }
 
-// get is a single read, without a view where the engine can.
+// get is a single read.
 func (db *DB) get(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, error) {
+	for try := 0; ; try++ {
+		stored, err := db.getStored(ctx, s, k, o)
+		if err != nil {
+			return nil, err
+		}
+		if value, ref, err := ParseValue(stored); err == nil && ref == nil {
+			return value, nil
+		}
+		value, _, err := db.load(ctx, s, k, stored)
+		if err == nil || !errors.Is(err, errBlobGone) || try == blobTries {
+			return value, err
+		}
+	}
+}
+
+// getStored is a single read of a value as the store holds it, without a view where the engine can.
+func (db *DB) getStored(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, error) {
 	if db.getter != nil {
 		key := keyBuffers.Get().(*[]byte)
 		defer keyBuffers.Put(key)
@@ -79,7 +102,7 @@ func (db *DB) get(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, 
 // keyBuffers is memory for stored keys that are needed during one call.
 var keyBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func (v *View) scan(ctx context.Context, s *Space, r Range, reverse bool, yield func(Entry, error) bool) {
+func (v *View) scan(ctx context.Context, s *Space, r Range, o ReadOptions, yield func(Entry, error) bool) {
 	if err := v.db.owns(s); err != nil {
 		yield(Entry{}, err)
 		return
@@ -88,7 +111,7 @@ func (v *View) scan(ctx context.Context, s *Space, r Range, reverse bool, yield 
 	if empty {
 		return
 	}
-	cursor, err := v.snap.Scan(ctx, low, high, reverse)
+	cursor, err := v.snap.Scan(ctx, low, high, o.Reverse)
 	if err != nil {
 		yield(Entry{}, err)
 		return
@@ -108,10 +131,32 @@ func (v *View) scan(ctx context.Context, s *Space, r Range, reverse bool, yield 
 			yield(Entry{}, err)
 			return
 		}
-		if !yield(Entry{Key: keep.copy(key[len(s.prefix):]), Value: keep.copy(value)}, nil) {
+		e, err := entry(ctx, s, keep.copy(key[len(s.prefix):]), value, &keep, o.BlobRefs)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		if !yield(e, nil) {
 			return
 		}
 	}
+}
+
+// entry is what a scan yields for a stored value, which is copied; a blob is loaded unless it is too large, or refs are asked for.
+func entry(ctx context.Context, s *Space, k Key, stored []byte, keep *slab, refs bool) (Entry, error) {
+	value, ref, err := ParseValue(stored)
+	if err != nil {
+		return Entry{}, valueError(s, k, err)
+	}
+	if ref == nil {
+		return Entry{Key: k, Value: keep.copy(value)}, nil
+	}
+	e := Entry{Key: k, Blob: ref}
+	if refs || ref.Size > MaxValueBytes {
+		return e, nil
+	}
+	e.Value, err = s.db.loadBlob(ctx, *ref)
+	return e, valueError(s, k, err)
 }
 
 // A slab gives out copies that are small parts of larger pieces of memory: one allocation for many.

@@ -124,14 +124,17 @@ func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
 	name := l.path("", chainName(ref.File))
 	f, err := l.opts.FS.Open(name)
 	if isNotExist(err) {
-		return nil, &batchlog.CorruptError{File: name, Err: errors.New("the ops of a chain are missing")}
+		if oldest := l.Oldest(); ref.ID != 0 && ref.ID < oldest {
+			return nil, &batchlog.GapError{From: ref.ID, Oldest: oldest} // dropped since its record was read
+		}
+		return nil, &batchlog.CorruptError{File: name, ID: ref.ID, Err: errors.New("the ops of a chain are missing")}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open a chain: %w", err)
 	}
 	h, err := readHeader(f, name)
 	if err == nil && (h.Database != l.opts.Database || h.Segment != ref.File || h.First != 0) {
-		err = &batchlog.CorruptError{File: name, Err: errors.New("the file of another chain, or of another database")}
+		err = &batchlog.CorruptError{File: name, ID: ref.ID, Err: errors.New("the file of another chain, or of another database")}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

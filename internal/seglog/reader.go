@@ -269,11 +269,15 @@ const keptBytes = 16 << 10
 
 // touches reports whether an op of rec is within one of the spaces.
 func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
+	inline := rec.Count
 	if rec.Chain != nil {
-		return chainTouches(rec, within)
+		if ok, err := chainTouches(rec.Chain, within); ok || err != nil {
+			return ok, err
+		}
+		inline -= rec.Chain.Count
 	}
 	ops := rec.Ops
-	for range rec.Count {
+	for range inline {
 		_, key, _, rest, err := batchlog.NextOp(ops)
 		if err != nil {
 			return false, err
@@ -288,15 +292,18 @@ func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
 
 var errTouches = errors.New("an op was found")
 
-// chainTouches reads the chain only if its spans don't rule out that it touches, and only to the first op that does.
-func chainTouches(rec *batchlog.Record, within [][]byte) (bool, error) {
-	may := func(open []byte) bool {
-		return rec.Chain.MayTouch(open, append(bytes.Clone(open), 0xff)) // no part of a path, and no end, begins with ff
+// chainTouches needs the spans of the chain alone, as each begins with an op, unless they are coarse.
+func chainTouches(c *batchlog.ChainRef, within [][]byte) (bool, error) {
+	for _, s := range c.Spans {
+		if batchlog.HasAnyPrefix(s.Low, within) {
+			return true, nil
+		}
 	}
-	if !slices.ContainsFunc(within, may) {
+	if !c.Coarse {
 		return false, nil
 	}
-	err := rec.EachOp(func(_ batchlog.OpKind, key, _ []byte) error {
+	chain := batchlog.Record{Chain: c, Count: c.Count}
+	err := chain.EachOp(func(_ batchlog.OpKind, key, _ []byte) error {
 		if batchlog.HasAnyPrefix(key, within) {
 			return errTouches
 		}

@@ -72,6 +72,7 @@ func (w *ChainWriter) Back(m ChainMark) { w.at, w.offset = m, Align(m.End) }
 type ChainReader struct {
 	scan Scanner
 	sum  uint32
+	id   batchlog.ID
 }
 
 var errChainEnd = errors.New("the file does not end with the group that the commit names")
@@ -81,6 +82,7 @@ func NewChainReader(file io.ReaderAt, h Header, name string, ref *batchlog.Chain
 	return &ChainReader{
 		scan: Scanner{File: file, Name: name, Salt: h.Salt(), Next: HeaderSize, End: ref.End, ID: 1, Chain: h.Chain(), Chained: true},
 		sum:  ref.Sum,
+		id:   ref.ID,
 	}
 }
 
@@ -88,7 +90,11 @@ func NewChainReader(file io.ReaderAt, h Header, name string, ref *batchlog.Chain
 func (r *ChainReader) Next() (ops []byte, count int, err error) {
 	g, ops, err := r.scan.Group()
 	if errors.Is(err, io.EOF) && r.scan.Chain != r.sum {
-		return nil, 0, &batchlog.CorruptError{File: r.scan.Name, Offset: r.scan.End, Err: errChainEnd}
+		return nil, 0, &batchlog.CorruptError{File: r.scan.Name, Offset: r.scan.End, ID: r.id, Err: errChainEnd}
+	}
+	var damage *batchlog.CorruptError
+	if errors.As(err, &damage) {
+		damage.ID = r.id // the scanner takes ops for commits
 	}
 	return ops, g.Count, err
 }

@@ -387,17 +387,18 @@ func (x *indexer) group(g Group, records []byte) error {
 
 func (x *indexer) record(r *batchlog.Record) error {
 	x.index.Ops += int64(r.Count)
+	inline := r.Count
 	if r.Chain != nil {
 		x.unknown = x.unknown || r.Chain.Coarse
+		inline -= r.Chain.Count
 		for _, span := range r.Chain.Spans { // each of one space, unless coarse
 			if err := x.op(span.Low); err != nil {
 				return err
 			}
 		}
-		return nil
 	}
 	ops := r.Ops
-	for range r.Count {
+	for range inline {
 		_, key, _, rest, err := batchlog.NextOp(ops)
 		if err != nil {
 			return err

@@ -23,7 +23,8 @@ import (
 //	count     of ops; uvarint
 //	meta len  in bytes; uvarint
 //	meta      token, labels, logs: see batchlog.Meta
-//	ops       the batch's own bytes: see batchlog.NextOp; of a chain the reference to its file: see batchlog.ChainRef
+//	ops       the batch's own bytes: see batchlog.NextOp. Of a chain: the length of the reference to its file (uvarint), the reference
+//	          (see batchlog.ChainRef), and the ops that come after those in the file
 //
 // The group around it has the sum.
 const (
@@ -37,16 +38,18 @@ const (
 )
 
 var (
-	errRecordSize = errors.New("record ends early")
-	errRecordKind = errors.New("record of an unknown kind")
-	errRecordMeta = errors.New("record with more meta than bytes")
+	errRecordSize  = errors.New("record ends early")
+	errRecordKind  = errors.New("record of an unknown kind")
+	errRecordMeta  = errors.New("record with more meta than bytes")
+	errRecordChain = errors.New("record of a chain with a reference that does not fit")
 )
 
 // RecordSize is the bytes that r takes.
 func RecordSize(r *batchlog.Record) int {
 	size := len(r.Ops)
 	if r.Chain != nil {
-		size = len(batchlog.AppendChainRef(nil, r.Chain))
+		ref := len(batchlog.AppendChainRef(nil, r.Chain))
+		size += uvarintLen(uint64(ref)) + ref
 	}
 	return recordHead + uvarintLen(uint64(r.Count)) + uvarintLen(uint64(len(r.Meta))) + len(r.Meta) + size
 }
@@ -69,19 +72,20 @@ func AppendRecord(dst []byte, r batchlog.Record) ([]byte, batchlog.Record) {
 	dst = binary.AppendUvarint(dst, uint64(len(r.Meta)))
 	dst = append(dst, r.Meta...)
 	ops := len(dst)
-	if r.Chain != nil {
-		dst = batchlog.AppendChainRef(dst, r.Chain)
-	}
-	dst = append(dst, r.Ops...)
-	end := len(dst)
 	meta := ops - len(r.Meta)
 	if meta < start {
 		panic("batchlog: bug: record smaller than its parts")
 	}
 	r.Meta = dst[meta:ops:ops]
-	if r.Chain == nil {
-		r.Ops = dst[ops:end:end]
+	if r.Chain != nil {
+		ref := batchlog.AppendChainRef(nil, r.Chain)
+		dst = binary.AppendUvarint(dst, uint64(len(ref)))
+		dst = append(dst, ref...)
+		ops = len(dst)
 	}
+	dst = append(dst, r.Ops...)
+	end := len(dst)
+	r.Ops = dst[ops:end:end]
 	return dst, r
 }
 
@@ -120,10 +124,18 @@ func ParseRecord(b []byte, r *batchlog.Record) (rest []byte, err error) {
 	body = body[n:]
 	r.Count, r.Meta, r.Ops = int(count), body[:meta:meta], body[meta:]
 	if kind == kindChain {
-		if r.Chain, err = batchlog.ParseChainRef(r.Ops); err != nil {
+		ref, n := binary.Uvarint(r.Ops)
+		if n <= 0 || ref > uint64(len(r.Ops)-n) {
+			return nil, errRecordChain
+		}
+		if r.Chain, err = batchlog.ParseChainRef(r.Ops[n : n+int(ref)]); err != nil {
 			return nil, err
 		}
-		r.Ops = nil
+		r.Chain.ID = r.ID
+		r.Ops = r.Ops[n+int(ref):]
+		if inline := r.Count - r.Chain.Count; inline < 0 || inline > len(r.Ops) {
+			return nil, errRecordChain
+		}
 	}
 	return b[end:], nil
 }
