@@ -174,13 +174,13 @@ func (w *builder) start() {
 	for range 3 {
 		w.free <- nil
 	}
-	go w.tablesLoop()
+	go w.tablesLoop(w.pieces)
 }
 
 // tablesLoop makes tables of pieces until there are no more.
-func (w *builder) tablesLoop() {
+func (w *builder) tablesLoop(pieces <-chan piece) {
 	var err error
-	for p := range w.pieces {
+	for p := range pieces {
 		if err == nil {
 			err = batchlog.EachOp(p.ops, p.count, w.built.writer.Add)
 		}

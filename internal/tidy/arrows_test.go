@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"internal/blob":      {},
 	"internal/rpc":       {},
 
-	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob"},
+	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort"},
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
