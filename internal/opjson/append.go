@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -25,17 +26,25 @@ func WriteCommit(w io.Writer, c *batchlog.Commit) error {
 		}
 		return nil
 	}
-	buf, err := appendCommit(nil, c, func(buf []byte) ([]byte, error) {
+	piece := pieces.Get().(*[]byte)
+	buf, err := appendCommit((*piece)[:0], c, func(buf []byte) ([]byte, error) {
 		if len(buf) < pieceBytes {
 			return buf, nil
 		}
 		return buf[:0], write(buf)
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = write(buf)
 	}
-	return write(buf)
+	if cap(buf) <= 4*pieceBytes { // a large op is rare: don't keep its memory
+		*piece = buf
+	}
+	pieces.Put(piece)
+	return err
 }
+
+// pieces is memory for WriteCommit.
+var pieces = sync.Pool{New: func() any { return new([]byte) }}
 
 // A WriteError is what the writer of [WriteCommit] returned.
 type WriteError struct{ Err error }

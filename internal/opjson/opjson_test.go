@@ -325,15 +325,15 @@ func TestBlobRoundTrip(t *testing.T) {
 	}
 }
 
-// A pieces is a writer that notes the largest piece it was given, and fails after some.
-type pieces struct {
+// A trickle is a writer that notes the largest piece it was given, and fails after some.
+type trickle struct {
 	bytes.Buffer
 	largest, left int
 }
 
 var errFull = errors.New("full")
 
-func (p *pieces) Write(b []byte) (int, error) {
+func (p *trickle) Write(b []byte) (int, error) {
 	if p.left--; p.left < 0 {
 		return 0, errFull
 	}
@@ -360,7 +360,7 @@ func TestWriteCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := pieces{left: 1 << 30}
+		w := trickle{left: 1 << 30}
 		if err := WriteCommit(&w, c); err != nil {
 			t.Fatal(err)
 		}
@@ -370,7 +370,7 @@ func TestWriteCommit(t *testing.T) {
 		if w.largest > len(large)+2*pieceBytes {
 			t.Errorf("a piece of %d bytes", w.largest)
 		}
-		short := pieces{left: 3}
+		short := trickle{left: 3}
 		var failed *WriteError
 		if err := WriteCommit(&short, c); !errors.As(err, &failed) || !errors.Is(err, errFull) {
 			t.Errorf("writer that fails: %v", err)
