@@ -35,8 +35,9 @@ type Stage interface {
 // A RangeCopy is what to copy: the stored keys from Low on and below High. All begin with From, in whose place To stands in the copy.
 type RangeCopy struct {
 	Low, High []byte
-	From, To  []byte
-	Move      bool // delete them where they are
+	From, To  []byte // closed paths of spaces; open ones if a whole subtree is copied
+	Tree      bool   // a whole subtree is
+	Move      bool   // delete them where they are
 }
 
 // ChainProgress is how far a chain has come.
@@ -216,7 +217,7 @@ func (c *Chain) copyTree(dst, src *Space, move bool) error {
 	low := open(src.prefix)
 	// What follows an open path is the end, 00, or the tag of another part: none is ff.
 	high := append(append(make([]byte, 0, len(low)+1), low...), 0xff)
-	return c.copy(RangeCopy{Low: low, High: high, From: low, To: open(dst.prefix), Move: move})
+	return c.copy(RangeCopy{Low: low, High: high, From: low, To: open(dst.prefix), Tree: true, Move: move})
 }
 
 // copies reports whether dst and src may be copied between.

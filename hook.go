@@ -79,8 +79,12 @@ func (tx *Tx) edit(op Op, value []byte, drop bool) error {
 		return &LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes}
 	}
 	o := &run.ops[op.at-1]
+	if drop && op.at <= run.chained {
+		return fmt.Errorf("drop an op of a chain: %w; refuse the chain, or replace the value", ErrUnsupported)
+	}
 	o.dropped = drop
 	if !drop {
+		o.replaced = true
 		o.value = bytes.Clone(storedValue(value))
 	}
 	run.edited, run.stale = true, true
@@ -100,6 +104,8 @@ type boundHook struct {
 	space *Space
 	order int
 	run   PreCommit
+	// streamed has it be called with some ops of a large chain at a time.
+	streamed bool
 }
 
 // NewHooks is no hooks yet, for the database that db is the front of.
@@ -110,14 +116,22 @@ func NewHooks(db *DB) *Hooks { return &Hooks{db: db} }
 // return an error to refuse the commit. Hooks of outer spaces come first, those of one space in the order of Add. Its
 // reads are validated with the commit's: what it has found is still true when the commit gets its id. On a conflict it is
 // called again, so it must have no effects outside of tx.
-func (h *Hooks) Add(s *Space, run PreCommit) (remove func(), err error) {
+func (h *Hooks) Add(s *Space, run PreCommit) (remove func(), err error) { return h.add(s, run, false) }
+
+// AddStreamed is Add for a hook that needs not be given all ops of a commit at once: of a large chain it is called with some at a time.
+// What it reads shows the ops of that call, and those that hooks have added so far, but not the rest of the chain.
+func (h *Hooks) AddStreamed(s *Space, run PreCommit) (remove func(), err error) {
+	return h.add(s, run, true)
+}
+
+func (h *Hooks) add(s *Space, run PreCommit, streamed bool) (remove func(), err error) {
 	if err := h.db.owns(s); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.n++
-	b := &boundHook{space: s, order: h.n, run: run}
+	b := &boundHook{space: s, order: h.n, run: run, streamed: streamed}
 	h.setLocked(append(slices.Clone(h.list()), b))
 	return func() {
 		h.mu.Lock()
@@ -195,6 +209,9 @@ type hookRun struct {
 	running *boundHook // nil between calls
 	edited  bool       // an op was dropped or changed: the bytes must be made anew
 	stale   bool       // what tx reads does not show that yet
+	// Of a chain, whose ops are not made anew: how many of ops are its own, and what hooks have added to it before.
+	chained int
+	before  []byte
 }
 
 type hookOp struct {
@@ -202,6 +219,7 @@ type hookOp struct {
 	key, value []byte   // stored
 	chain      []*Space // of the hooks that led to it
 	dropped    bool
+	replaced   bool
 }
 
 // take takes over ops that were added to the transaction, by the hooks of chain.
@@ -302,20 +320,14 @@ func (r *hookRun) refresh() {
 	}
 	r.stale = false
 	r.tx.own = overlay{}
+	r.tx.own.applyAll(r.before)
 	rest := r.tx.batch.proposal.Ops[r.bytes:] // added by the hook that runs
 	for i := range r.ops {
 		if o := &r.ops[i]; !o.dropped {
 			r.tx.own.apply(o.kind, o.key, o.value)
 		}
 	}
-	for len(rest) > 0 {
-		kind, key, value, next, err := NextOp(rest)
-		if err != nil {
-			panic("batchlog: bug: malformed op of a hook: " + err.Error())
-		}
-		r.tx.own.apply(kind, key, value)
-		rest = next
-	}
+	r.tx.own.applyAll(rest)
 }
 
 // result is the proposal that came out.
@@ -337,14 +349,20 @@ func (r *hookRun) result(p *Proposal) (*Proposal, error) {
 	if p.Task != nil && !p.Task.Admin {
 		move = appendTaskMove(nil, p.Task)
 	}
-	out.Meta = slices.Clip(p.Meta[:len(p.Meta)-len(move)])
-	slices.SortFunc(r.passed, func(a, b *Space) int { return bytes.Compare(a.prefix, b.prefix) })
-	for _, s := range slices.CompactFunc(r.passed, (*Space).Equal) {
-		out.Meta = appendMeta(out.Meta, metaHook, s.prefix)
-	}
+	out.Meta = appendHooks(p.Meta[:len(p.Meta)-len(move)], r.passed)
 	out.Meta = append(out.Meta, move...)
 	if n := len(out.Meta) + len(out.Ops); n > MaxBatchBytes {
 		return nil, &LimitError{What: "batch with what hooks added", Size: int64(n), Limit: MaxBatchBytes, Hint: hintBatch}
 	}
 	return out, nil
+}
+
+// appendHooks appends the items that name the spaces whose hooks a commit has passed.
+func appendHooks(meta []byte, passed []*Space) []byte {
+	meta = slices.Clip(meta)
+	slices.SortFunc(passed, func(a, b *Space) int { return bytes.Compare(a.prefix, b.prefix) })
+	for _, s := range slices.CompactFunc(passed, (*Space).Equal) {
+		meta = appendMeta(meta, metaHook, s.prefix)
+	}
+	return meta
 }

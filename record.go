@@ -32,12 +32,14 @@ func (r *Record) Size() int { return len(r.Meta) + len(r.Ops) }
 //	4    hook: the closed path of a space whose pre-commit hooks the commit passed; sorted
 //	5    task: length of the name (uvarint), name, fence, cursor before, cursor after (uvarint each); of the commit of a
 //	     task's window. A cursor after of 0: it doesn't move
+//	6    blobs: number (uvarint) of the ops that put a reference to a blob; not there if none does
 const (
 	metaToken = 1
 	metaLabel = 2
 	metaLogs  = 3
 	metaHook  = 4
 	metaTask  = 5
+	metaBlobs = 6
 )
 
 func appendMeta(dst []byte, tag byte, item []byte) []byte {
@@ -69,6 +71,7 @@ type Meta struct {
 	Logs   []uint64          // nil: the log where the record stands, alone
 	Hooks  [][]byte          // closed paths of spaces whose pre-commit hooks the commit passed
 	Task   *TaskMove         // nil: not of a task
+	Blobs  int               // ops that put a reference to a blob
 }
 
 var errMeta = errors.New("malformed meta")
@@ -113,6 +116,12 @@ func DecodeMeta(b []byte) (Meta, error) {
 				return Meta{}, err
 			}
 			m.Task = move
+		case metaBlobs:
+			blobs, n := binary.Uvarint(item)
+			if n != len(item) || n <= 0 || blobs == 0 || blobs > 1<<62 {
+				return Meta{}, errMeta
+			}
+			m.Blobs = int(blobs)
 		default:
 			return Meta{}, fmt.Errorf("%w: unknown tag %d", errMeta, tag)
 		}
@@ -130,4 +139,26 @@ func (r *Record) Token() string {
 		return ""
 	}
 	return string(item)
+}
+
+// HasBlobs reports whether r has ops that put references to blobs.
+func (r *Record) HasBlobs() bool {
+	// Its item is the last one.
+	b := r.Meta
+	for len(b) > 0 {
+		if b[0] == metaBlobs {
+			return true
+		}
+		_, rest, ok := cutString(b[1:])
+		if !ok {
+			return false
+		}
+		b = rest
+	}
+	return false
+}
+
+// AppendBlobs appends the item that says how many ops of a commit put references to blobs. It is for engines; it comes last.
+func AppendBlobs(dst []byte, count int) []byte {
+	return appendMeta(dst, metaBlobs, binary.AppendUvarint(nil, uint64(count)))
 }

@@ -296,6 +296,18 @@ func (o *overlay) apply(kind OpKind, key, value []byte) {
 	}
 }
 
+// applyAll takes over well-formed ops.
+func (o *overlay) applyAll(ops []byte) {
+	for len(ops) > 0 {
+		kind, key, value, rest, err := NextOp(ops)
+		if err != nil {
+			panic("batchlog: bug: malformed op of a transaction: " + err.Error())
+		}
+		o.apply(kind, key, value)
+		ops = rest
+	}
+}
+
 func (o *overlay) put(key, value []byte, deleted bool) {
 	if o.keys == nil {
 		o.keys = map[string]ownWrite{}

@@ -113,7 +113,7 @@ func New(o Options) *Pipeline {
 // Commit is as batchlog.Engine says.
 func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
 	if n := len(prop.Ops) + len(prop.Meta); n > batchlog.MaxBatchBytes {
-		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes}
+		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes, Hint: "write it as a chain"}
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
@@ -292,6 +292,11 @@ func (p *Pipeline) admit() error {
 // append numbers a proposal and adds it to the group.
 func (p *Pipeline) append(r *request, now int64) error {
 	rec := batchlog.Record{ID: p.next, Time: now, Count: r.prop.Count, Meta: r.prop.Meta, Ops: r.prop.Ops}
+	if c := r.prop.Chain; c != nil {
+		chain := *c // followers are handed it
+		rec.Chain = &chain
+		rec.Count += c.Count
+	}
 	for {
 		stored, added, err := p.log.Add(rec)
 		if err != nil {

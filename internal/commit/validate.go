@@ -152,8 +152,15 @@ func (p *Pipeline) validate(r *request) error {
 
 // conflict returns an ErrConflict if rec changes what r read.
 func (r *request) conflict(rec *batchlog.Record) error {
+	inline := rec.Count
+	if c := rec.Chain; c != nil {
+		if r.mayConflict(c) {
+			return fmt.Errorf("%w: commit %d, a chain, may have changed what the transaction read at %d", batchlog.ErrConflict, rec.ID, r.prop.Reads.Base)
+		}
+		inline -= c.Count
+	}
 	ops := rec.Ops
-	for range rec.Count {
+	for range inline {
 		kind, key, value, rest, err := batchlog.NextOp(ops)
 		if err != nil {
 			return fmt.Errorf("validate against commit %d: %w", rec.ID, err)
@@ -170,6 +177,17 @@ func (r *request) conflict(rec *batchlog.Record) error {
 		}
 	}
 	return nil
+}
+
+// mayConflict reports whether the spans of c touch what r read. That is less than to have changed it, but needs no look at its ops: the write
+// loop is not held up by the size of a chain. The transaction runs again on top of it.
+func (r *request) mayConflict(c *batchlog.ChainRef) bool {
+	for i := range c.Spans {
+		if r.readWithin(c.Spans[i].Low, c.Spans[i].High) {
+			return true
+		}
+	}
+	return false
 }
 
 // read reports whether r read key.

@@ -50,9 +50,9 @@ type Chain struct {
 	name string
 }
 
-// BeginChain makes the file of a chain.
-func (l *Log) BeginChain() (*Chain, error) {
-	c := &Chain{File: l.opts.NewUUID(), log: l}
+// BeginChain makes the file of a chain, which nobody has used before.
+func (l *Log) BeginChain(file [16]byte) (*Chain, error) {
+	c := &Chain{File: file, log: l}
 	c.name = l.path("", chainName(c.File))
 	l.mu.Lock()
 	if l.mu.closed {
@@ -69,6 +69,7 @@ func (l *Log) BeginChain() (*Chain, error) {
 		l.forget(c.File)
 		return nil, chainError("begin a chain", err)
 	}
+	c.file = &steadyFile{File: c.file}
 	h := segment.Header{Version: segment.Version, Database: l.opts.Database, Segment: c.File, Epoch: l.opts.Epoch}
 	if c.ChainWriter, err = segment.NewChainWriter(c.file, h); err != nil {
 		return nil, errors.Join(chainError("begin a chain", err), c.Drop())
@@ -117,6 +118,25 @@ func (c *Chain) Drop() error {
 func (c *Chain) Keep() error {
 	c.log.forget(c.File)
 	return c.file.Close()
+}
+
+// A steadyFile has what is written to it be on its way to the disk soon, so that the sync at its end is no burst that others wait for.
+type steadyFile struct {
+	vfs.File
+	written, told int64
+}
+
+// steadyBytes is how much is written between two hints to the system.
+const steadyBytes = 1 << 20
+
+func (f *steadyFile) WriteAt(b []byte, offset int64) (int, error) {
+	n, err := f.File.WriteAt(b, offset)
+	f.written = max(f.written, offset+int64(n))
+	if err == nil && f.written-f.told >= steadyBytes {
+		f.told = f.written
+		_, err = f.SyncTo(f.written)
+	}
+	return n, err
 }
 
 // OpenChain is as batchlog.ChainSource says.
@@ -202,14 +222,20 @@ func (l *Log) knowsChain(file [16]byte) (committed, open bool) {
 	return false, open
 }
 
-// SweepChains removes the files of abandoned chains.
-func (l *Log) SweepChains() (count int, bytes int64, err error) {
+// HasChain reports whether the log has the commit of the chain with that file.
+func (l *Log) HasChain(file [16]byte) bool {
+	committed, _ := l.knowsChain(file)
+	return committed
+}
+
+// SweepChains removes the files of chains that were abandoned before then.
+func (l *Log) SweepChains(before time.Time) (count int, bytes int64, err error) {
 	left, err := l.Chains()
 	if err != nil {
 		return 0, 0, err
 	}
 	for _, c := range left {
-		if c.Open {
+		if c.Open || c.Begun.After(before) {
 			continue
 		}
 		if known, open := l.knowsChain(c.File); known || open {

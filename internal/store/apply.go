@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bytespace/batchlog"
 	"github.com/cockroachdb/pebble/v2"
@@ -15,8 +16,8 @@ const (
 	batchCount = 8
 )
 
-// Apply makes the changes of records, which follow on what was applied, and moves the mark, all as one. When it returns every
-// view shows them.
+// Apply makes the changes of records, which follow on what was applied, and moves the mark, all as one, but for chains, each of which is one of its own.
+// When it returns every view shows them.
 func (s *Store) Apply(records []batchlog.Record) error {
 	if len(records) == 0 {
 		return nil
@@ -32,16 +33,38 @@ func (s *Store) Apply(records []batchlog.Record) error {
 	if first := records[0].ID; first != s.Applied()+1 {
 		panic(fmt.Sprintf("batchlog: bug: apply commit %d to a store at %d", first, s.Applied()))
 	}
+	for len(records) > 0 {
+		n := slices.IndexFunc(records, func(r batchlog.Record) bool { return r.Chain != nil })
+		var err error
+		switch {
+		case n == 0:
+			n, err = 1, s.applyChain(&records[0])
+		case n < 0:
+			n = len(records)
+			fallthrough
+		default:
+			err = s.applyBatch(records[:n])
+		}
+		if err != nil {
+			return fmt.Errorf("apply commits %d to %d: %w", records[0].ID, last, err)
+		}
+		records = records[n:]
+	}
+	return nil
+}
+
+// applyBatch applies records, none of which is a chain.
+func (s *Store) applyBatch(records []batchlog.Record) error {
 	b := s.db.NewBatch()
 	size, err := fill(b, records)
 	if err == nil {
 		err = s.db.Apply(b, pebble.NoSync)
 	}
 	if err = errors.Join(err, b.Close()); err != nil {
-		return fmt.Errorf("apply commits %d to %d: %w", records[0].ID, last, err)
+		return err
 	}
 	s.written.Add(int64(size))
-	s.applied.Store(uint64(last))
+	s.applied.Store(uint64(records[len(records)-1].ID))
 	return nil
 }
 
@@ -58,6 +81,13 @@ func fill(b *pebble.Batch, records []batchlog.Record) (size int, err error) {
 		size += len(r.Ops)
 		count += r.Count
 		if len(r.Meta) > 0 {
+			if r.HasBlobs() {
+				n, more, err := appendBlobIndex(data, r)
+				if err != nil {
+					return 0, err
+				}
+				data, count = more, count+n
+			}
 			if token := r.Token(); token != "" {
 				data = appendSet(data, tokenKey(token), idBytes(r.ID))
 				data = appendSet(data, tokenIDKey(r.ID, token), nil)

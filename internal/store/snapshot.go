@@ -18,7 +18,7 @@ type Snapshot struct {
 
 	mu sync.Mutex // taken for moments, to open and close cursors
 	// snap is nil when the snapshot is closed.
-	snap    *pebble.Snapshot
+	snap    *shared
 	cursors map[*cursor]struct{}
 }
 
@@ -28,18 +28,18 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 		return nil, batchlog.ErrClosed
 	}
 	defer s.use.leave()
-	snap := &Snapshot{store: s, snap: s.db.NewSnapshot()}
+	snap := &Snapshot{store: s, snap: s.share()}
 	// The mark is read in the snapshot itself: no lock is needed to know which commit it shows.
-	value, closer, err := snap.snap.Get(appliedKey)
+	value, closer, err := snap.snap.snap.Get(appliedKey)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
 		snap.id = s.opts.Base
 	case err != nil:
-		return nil, errors.Join(readError(err), snap.snap.Close())
+		return nil, errors.Join(readError(err), snap.snap.release())
 	default:
 		snap.id = batchlog.ID(binary.BigEndian.Uint64(value))
 		if err := closer.Close(); err != nil {
-			return nil, errors.Join(err, snap.snap.Close())
+			return nil, errors.Join(err, snap.snap.release())
 		}
 	}
 	s.open.Lock()
@@ -63,7 +63,7 @@ func (s *Snapshot) Get(_ context.Context, key []byte) ([]byte, error) {
 	if snap == nil {
 		return nil, batchlog.ErrClosed
 	}
-	value, closer, err := snap.Get(key)
+	value, closer, err := snap.snap.Get(key)
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -83,7 +83,7 @@ func (s *Snapshot) Scan(ctx context.Context, low, high []byte, reverse bool) (ba
 	if s.snap == nil {
 		return nil, batchlog.ErrClosed
 	}
-	it, err := s.snap.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: low, UpperBound: high})
+	it, err := s.snap.snap.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: low, UpperBound: high})
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -118,7 +118,7 @@ func (s *Snapshot) drop() error {
 		err = errors.Join(err, c.drop())
 	}
 	s.cursors = nil
-	err = errors.Join(err, s.snap.Close())
+	err = errors.Join(err, s.snap.release())
 	s.snap = nil
 	return err
 }

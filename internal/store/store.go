@@ -30,6 +30,7 @@ const (
 type Options struct {
 	FS            vfs.FS
 	Dir           string
+	Staging       string // where the tables of chains are made again after a crash, in a directory each
 	Logger        *slog.Logger
 	CacheBytes    int64       // of blocks; 0: DefaultCacheBytes
 	Base          batchlog.ID // an empty store stands at this commit
@@ -70,7 +71,12 @@ type Store struct {
 		last *pebble.Metrics
 		done chan struct{} // closed when what was asked for is there; nil: nothing was
 	}
-	open struct { // what must be closed before Pebble is
+	staged struct { // tables that are ready for the chains that they are of
+		sync.Mutex
+		tables map[[16]byte]*Tables
+	}
+	chain chainGate
+	open  struct { // what must be closed before Pebble is
 		sync.Mutex
 		snapshots map[*Snapshot]struct{}
 	}
@@ -87,6 +93,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{opts: o, compactions: newCompactions()}
 	s.fs = newPatientFS(o.FS, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
 	s.open.snapshots = map[*Snapshot]struct{}{}
+	s.staged.tables = map[[16]byte]*Tables{}
 	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("store: %w", openError(err))
 	}
@@ -310,13 +317,35 @@ func (s *Store) Get(key []byte) ([]byte, error) {
 		return nil, batchlog.ErrClosed
 	}
 	defer s.use.leave()
-	value, closer, err := s.db.Get(key)
-	if err != nil {
-		return nil, readError(err)
+	for {
+		value, ok, err := s.get(key)
+		if ok {
+			return value, err
+		}
 	}
-	kept := make([]byte, len(value))
+}
+
+// get is one try of Get. ok is false if a chain was taken in meanwhile, so that another one is needed.
+func (s *Store) get(key []byte) (kept []byte, ok bool, err error) {
+	turn, before := s.chain.enter()
+	var from pebble.Reader = s.db
+	if before != nil {
+		defer before.release()
+		from = before.snap
+	}
+	value, closer, err := from.Get(key)
+	if before == nil && !s.chain.still(turn) {
+		if err == nil {
+			err = closer.Close()
+		}
+		return nil, false, err
+	}
+	if err != nil {
+		return nil, true, readError(err)
+	}
+	kept = make([]byte, len(value))
 	copy(kept, value)
-	return kept, closer.Close()
+	return kept, true, closer.Close()
 }
 
 // Status is how the store is, while the disk is full how it was; zero when it is closed or has failed.

@@ -1,0 +1,153 @@
+package batchlog
+
+import (
+	"bytes"
+	"context"
+	"slices"
+)
+
+// hookPieceBytes is how many bytes of the ops of a large chain a streamed hook is given at once.
+const hookPieceBytes = 4 << 20
+
+// TouchChain reports whether an op of a chain, or one behind it, may be in a space with a hook.
+func (h *Hooks) TouchChain(p *Proposal) bool {
+	all := h.list()
+	if len(all) == 0 {
+		return false
+	}
+	if p.Chain.Coarse {
+		return true
+	}
+	for _, span := range p.Chain.Spans {
+		for _, b := range all {
+			if bytes.HasPrefix(span.Low, open(b.space.prefix)) {
+				return true
+			}
+		}
+	}
+	return h.Touch(p)
+}
+
+// RunChain is Run for a proposal of a chain: hooks are given its ops, and those behind it, which are in their spaces. All at once, if they are not more
+// than [MaxHookedChainBytes]; above, streamed hooks are called with some at a time, and any other refuses the chain with a *[LimitError].
+// What hooks add, and the values that they replace, come behind the ops that there are; the ops of a chain can't be dropped.
+func (h *Hooks) RunChain(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal, error) {
+	c := hookedChain{ctx: ctx, hooks: h, all: h.list(), snap: snap}
+	c.out = *p
+	c.out.Ops = slices.Clip(p.Ops)
+	c.reads.Base = snap.ID()
+	if p.Reads != nil {
+		c.reads = Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
+	}
+	record := Record{Chain: p.Chain, Ops: p.Ops, Count: p.Chain.Count + p.Count}
+	if err := record.EachOp(c.take); err != nil {
+		return nil, err
+	}
+	if err := c.run(); err != nil {
+		return nil, err
+	}
+	c.out.Reads = &c.reads
+	c.out.Meta = appendHooks(p.Meta, c.passed)
+	if n := len(c.out.Meta) + len(c.out.Ops); n > MaxBatchBytes {
+		return nil, &LimitError{What: "what hooks added to a chain", Size: int64(n), Limit: MaxBatchBytes, Hint: "write it as several chains"}
+	}
+	return &c.out, nil
+}
+
+// A hookedChain is a chain on its way through the hooks.
+type hookedChain struct {
+	ctx   context.Context //nolint:containedctx // of one call
+	hooks *Hooks
+	all   []*boundHook
+	snap  Snapshot
+	out   Proposal
+	reads Reads
+	// piece is what is yet to be given to hooks.
+	piece  []byte
+	count  int
+	large  bool // the chain is given in pieces
+	added  []byte
+	passed []*Space
+}
+
+// take adds an op of the chain to the piece, if it is about a hook.
+func (c *hookedChain) take(kind OpKind, key, value []byte) error {
+	touched := false
+	for _, b := range c.all {
+		if !bytes.HasPrefix(key, open(b.space.prefix)) {
+			continue
+		}
+		touched = true
+		if c.large && !b.streamed {
+			return c.tooLarge(b)
+		}
+	}
+	if !touched {
+		return nil
+	}
+	c.piece = AppendOp(c.piece, kind, key, value)
+	c.count++
+	if c.large && len(c.piece) >= hookPieceBytes {
+		return c.run()
+	}
+	if !c.large && len(c.piece) > MaxHookedChainBytes {
+		c.large = true
+		if err := EachOp(c.piece, c.count, func(_ OpKind, key, _ []byte) error {
+			for _, b := range c.all {
+				if !b.streamed && bytes.HasPrefix(key, open(b.space.prefix)) {
+					return c.tooLarge(b)
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		return c.run()
+	}
+	return nil
+}
+
+func (c *hookedChain) tooLarge(b *boundHook) error {
+	return &HookError{Space: b.space, Reason: "the chain is too large for a hook that needs all of its ops at once", Err: &LimitError{
+		What: "ops of a chain in spaces with hooks", Size: int64(len(c.piece)), Limit: MaxHookedChainBytes, Hint: "write smaller chains, or bind the hook as a streamed one",
+	}}
+}
+
+// run gives the piece to the hooks.
+func (c *hookedChain) run() error {
+	if c.count == 0 {
+		return nil
+	}
+	if c.ctx.Err() != nil {
+		return cause(c.ctx)
+	}
+	tx := &Tx{ctx: c.ctx, db: c.hooks.db, snap: c.snap, reads: c.reads}
+	run := &hookRun{tx: tx, all: c.all, chained: c.count, before: c.added}
+	tx.hooks = run
+	tx.own.applyAll(c.added)
+	tx.batch.proposal = Proposal{Ops: slices.Clip(c.piece), Count: c.count}
+	if err := run.take(nil); err != nil {
+		return err
+	}
+	if err := run.rounds(); err != nil {
+		return err
+	}
+	c.reads = tx.reads
+	c.passed = append(c.passed, run.passed...)
+	start := len(c.out.Ops)
+	for i := range run.ops {
+		o := &run.ops[i]
+		if o.dropped || i < run.chained && !o.replaced {
+			continue
+		}
+		c.out.Ops = AppendOp(c.out.Ops, o.kind, o.key, o.value)
+		c.out.Count++
+	}
+	c.out.Blobs += tx.batch.proposal.Blobs
+	c.added = append(c.added, c.out.Ops[start:]...)
+	c.piece, c.count = c.piece[:0], 0
+	if len(c.out.Ops) > MaxBatchBytes {
+		return &LimitError{What: "what hooks added to a chain", Size: int64(len(c.out.Ops)), Limit: MaxBatchBytes, Hint: "write it as several chains"}
+	}
+	return nil
+}

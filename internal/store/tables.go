@@ -1,0 +1,267 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Tables are the ops of a chain as tables of Pebble, which the store can take in at once, whatever their size.
+type Tables struct {
+	fs    vfs.FS
+	dir   string
+	names []string
+	Bytes int64 // on disk
+}
+
+// tableBytes is the size from which on a table takes no further key.
+const tableBytes = 64 << 20
+
+// A TableWriter makes tables of the ops of a chain, which come sorted by key, range deletes first where keys are equal; at most one op on
+// a key beside range deletes, and these don't overlap. It is not safe for concurrent use.
+type TableWriter struct {
+	tables Tables
+	opts   sstable.WriterOptions
+	table  *sstable.Writer // nil between tables
+	keys   int             // in table
+	// A range delete that goes beyond the table is cut where the next one begins: tables that are taken in together must not overlap.
+	low, high []byte // that is open; high is nil when none is
+}
+
+// NewTables begins tables in dir, which must exist, and be on the file system of the store.
+func (s *Store) NewTables(dir string) *TableWriter {
+	o := &pebble.Options{FormatMajorVersion: pebble.FormatNewest}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	o.EnsureDefaults()
+	const lowest = 6
+	return &TableWriter{
+		tables: Tables{fs: s.opts.FS, dir: dir},
+		opts:   o.MakeWriterOptions(lowest, s.db.TableFormat()),
+	}
+}
+
+// Add appends an op. After an error the tables can only be dropped.
+func (w *TableWriter) Add(kind batchlog.OpKind, key, value []byte) error {
+	if err := w.add(kind, key, value); err != nil {
+		return fmt.Errorf("make tables of a chain: %w", openError(err))
+	}
+	return nil
+}
+
+func (w *TableWriter) add(kind batchlog.OpKind, key, value []byte) error {
+	if w.table != nil && w.keys%64 == 0 && w.table.Raw().EstimatedSize() >= tableBytes {
+		if err := w.endTable(key); err != nil {
+			return err
+		}
+	}
+	if w.table == nil {
+		if err := w.beginTable(); err != nil {
+			return err
+		}
+	}
+	w.keys++
+	switch kind {
+	case batchlog.OpPut:
+		return w.table.Set(key, value)
+	case batchlog.OpDelete:
+		return w.table.Delete(key)
+	case batchlog.OpDeleteRange:
+		if err := w.endRange(); err != nil {
+			return err
+		}
+		w.low, w.high = append(w.low[:0], key...), append(w.high[:0], value...)
+		return nil
+	default:
+		return fmt.Errorf("op of kind %s", kind)
+	}
+}
+
+// endRange writes the range delete that is open, if there is one.
+func (w *TableWriter) endRange() error {
+	if len(w.high) == 0 {
+		return nil
+	}
+	err := w.table.DeleteRange(w.low, w.high)
+	w.high = w.high[:0]
+	return err
+}
+
+func (w *TableWriter) beginTable() error {
+	name := filepath.Join(w.tables.dir, fmt.Sprintf("%06d.sst", len(w.tables.names)))
+	f, err := w.tables.fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	w.tables.names = append(w.tables.names, name)
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
+	w.table, w.keys = sstable.NewWriter(objstorageprovider.NewFileWritable(f), w.opts), 0
+	return nil
+}
+
+// endTable finishes a table, which the key next will not be in.
+func (w *TableWriter) endTable(next []byte) error {
+	if w.table == nil {
+		return nil
+	}
+	var rest []byte // where the open range delete goes on
+	if len(w.high) > 0 && next != nil && bytes.Compare(next, w.high) < 0 {
+		rest = append(rest, w.high...)
+		w.high = append(w.high[:0], next...)
+	}
+	if err := w.endRange(); err != nil {
+		return err
+	}
+	table := w.table
+	w.table = nil
+	if err := table.Close(); err != nil {
+		return err
+	}
+	m, err := table.Metadata()
+	if err != nil {
+		return err
+	}
+	w.tables.Bytes += int64(m.Size)
+	if rest != nil {
+		w.low, w.high = append(w.low[:0], next...), rest
+	}
+	return nil
+}
+
+// Finish ends the tables. They are durable when it returns, but not their names.
+func (w *TableWriter) Finish() (*Tables, error) {
+	if err := w.endTable(nil); err != nil {
+		return nil, fmt.Errorf("make tables of a chain: %w", openError(err))
+	}
+	return &w.tables, nil
+}
+
+// Size is what the tables take on disk so far, in bytes, but for the one that is being written.
+func (w *TableWriter) Size() int64 { return w.tables.Bytes }
+
+// Drop removes what there is of the tables.
+func (w *TableWriter) Drop() error {
+	var err error
+	if w.table != nil {
+		_ = w.table.Close() // it is removed
+		w.table = nil
+	}
+	err = w.tables.Drop()
+	return err
+}
+
+// Drop removes the tables. Those that were taken in are gone already.
+func (t *Tables) Drop() error {
+	var errs []error
+	for _, name := range t.names {
+		if err := t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	t.names = nil
+	return errors.Join(errs...)
+}
+
+// Stage keeps tables until the chain whose file that is is applied, or [Store.Unstage] takes them back.
+func (s *Store) Stage(file [16]byte, t *Tables) {
+	s.staged.Lock()
+	defer s.staged.Unlock()
+	s.staged.tables[file] = t
+}
+
+// Unstage takes the tables of a chain out again; nil if there are none any more.
+func (s *Store) Unstage(file [16]byte) *Tables {
+	s.staged.Lock()
+	defer s.staged.Unlock()
+	t := s.staged.tables[file]
+	delete(s.staged.tables, file)
+	return t
+}
+
+// tablesOf is the tables of a chain: those that were staged, or, after a crash, some that are made of its file.
+func (s *Store) tablesOf(c *batchlog.ChainRef) (_ *Tables, err error) {
+	if t := s.Unstage(c.File); t != nil {
+		return t, nil
+	}
+	dir := filepath.Join(s.opts.Staging, fmt.Sprintf("%x", c.File))
+	if err := s.opts.FS.MkdirAll(dir, 0o755); err != nil {
+		return nil, openError(err)
+	}
+	w := s.NewTables(dir)
+	r := batchlog.Record{Chain: c, Count: c.Count}
+	if err := r.EachOp(w.Add); err != nil {
+		return nil, errors.Join(err, w.Drop())
+	}
+	t, err := w.Finish()
+	if err != nil {
+		return nil, errors.Join(err, w.Drop())
+	}
+	return t, nil
+}
+
+// chainBatchBytes is up to which size the ops of a chain are applied as a batch is: a table of its own costs more than these in memory.
+const chainBatchBytes = 1 << 20
+
+// applyChain makes the changes of a chain, and moves the mark, as one.
+func (s *Store) applyChain(r *batchlog.Record) error {
+	if r.Chain.Bytes <= chainBatchBytes {
+		whole, err := inMemory(r)
+		if err != nil {
+			return err
+		}
+		if t := s.Unstage(r.Chain.File); t != nil {
+			_ = t.Drop() // what is left is swept
+		}
+		return s.applyBatch([]batchlog.Record{whole})
+	}
+	if r.HasBlobs() {
+		if err := s.indexBlobs(r); err != nil {
+			return err
+		}
+	}
+	t, err := s.tablesOf(r.Chain)
+	if err != nil {
+		return err
+	}
+	// The tables come first and the mark, with the ops that came too late for the tables, after. Whoever reads between is shown
+	// the store as it was before. After a crash between, the tables may be there and the mark not: then the log is applied again from the mark on, all ops of the
+	// chain included, before anybody reads.
+	before, err := s.beginChain()
+	if err != nil {
+		return err
+	}
+	defer s.endChain(before)
+	if err := s.db.Ingest(context.Background(), t.names); err != nil {
+		return fmt.Errorf("take in the tables of a chain: %w", err)
+	}
+	s.written.Add(r.Chain.Bytes)
+	rest := *r
+	rest.Chain, rest.Count = nil, r.Count-r.Chain.Count
+	if err := s.applyBatch([]batchlog.Record{rest}); err != nil {
+		return err
+	}
+	_ = t.fs.RemoveAll(t.dir) // what is left is swept
+	return nil
+}
+
+// inMemory is the commit of a chain with all of its ops in memory.
+func inMemory(r *batchlog.Record) (batchlog.Record, error) {
+	whole := *r
+	whole.Chain, whole.Ops = nil, make([]byte, 0, r.Chain.Bytes+int64(len(r.Ops)))
+	err := r.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
+		whole.Ops = batchlog.AppendOp(whole.Ops, kind, key, value)
+		return nil
+	})
+	return whole, err
+}
