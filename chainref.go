@@ -1,7 +1,6 @@
 package batchlog
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -14,7 +13,7 @@ type ChainRef struct {
 	Count int      // of the ops in the file
 	Bytes int64    // of these ops, encoded
 	End   int64    // offset in the file behind the last group
-	// Spans hold all keys that the ops touch: one span a space, sorted, that begins with the lowest of them; or, where they are
+	// Spans hold all keys that the ops in the file touch: one span a space, sorted, that begins with the lowest of them; or, where they are
 	// in more than [ChainSpansMax] spaces, a single one around all, and Coarse is set.
 	Spans  []KeyRange
 	Coarse bool
@@ -31,8 +30,8 @@ type ChainSource interface {
 	OpenChain(ref *ChainRef) (OpReader, error)
 }
 
-// An OpReader reads the ops of a chain, which are their net effect: sorted by key, at most one op on a key, and range deletes before
-// the other ops on the same keys. It is not safe for concurrent use.
+// An OpReader reads the ops of a chain, in stretches that are sorted by key: in each there is at most one op on a key, beside range deletes, which come
+// first and don't overlap. Nearly all chains are one stretch; a copy whose source was written meanwhile has more. It is not safe for concurrent use.
 type OpReader interface {
 	// Next returns some more ops, encoded, and how many, or io.EOF. They stay valid. Damage is a *CorruptError.
 	Next() (ops []byte, count int, err error)
@@ -129,34 +128,6 @@ func (r *ChainRef) MayTouch(low, high []byte) bool {
 		}
 	}
 	return false
-}
-
-// Touch adds the keys from low on, and below high if that is not nil, to the spans. Calls must come in the order of low; the
-// ops of a chain do.
-func (r *ChainRef) Touch(low, high []byte) error {
-	if high == nil {
-		high = append(low[:len(low):len(low)], 0)
-	}
-	if n := len(r.Spans); n > 0 {
-		last := &r.Spans[n-1]
-		path, _, err := SplitKey(last.Low)
-		if err != nil {
-			return err
-		}
-		if r.Coarse || bytes.HasPrefix(low, path) {
-			if bytes.Compare(high, last.High) > 0 {
-				last.High = append(last.High[:0], high...)
-			}
-			return nil
-		}
-		if n == ChainSpansMax {
-			r.Spans = []KeyRange{{Low: r.Spans[0].Low, High: bytes.Clone(high)}}
-			r.Coarse = true
-			return nil
-		}
-	}
-	r.Spans = append(r.Spans, KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
-	return nil
 }
 
 // EachOp calls visit for each op of r in order, until it returns an error. What it is given stays valid if the record does.

@@ -27,12 +27,16 @@ type LogConfig struct {
 	Cold string   `json:"cold,omitempty"`
 	// Undo keeps the inverse of every commit.
 	Undo bool `json:"undo,omitempty"`
-	// BlobBytes is the size from which on values bypass log and store; 0: never.
+	// BlobBytes is the size from which on values become blobs, which bypass log and store (see Space.PutBlob), without whoever writes or reads
+	// them noticing; 0: never. At least MinBlobBytes. It is about values that are written from now on.
 	BlobBytes int `json:"blobBytes,omitempty"`
 	// SegmentBytes is the size at which a segment is sealed and the next one begun; 0: DefaultSegmentBytes. At
 	// least MinSegmentBytes. A larger commit makes a larger segment.
 	SegmentBytes int64 `json:"segmentBytes,omitempty"`
 }
+
+// MinBlobBytes is the least LogConfig.BlobBytes may be, but for 0: a smaller file costs more than it saves.
+const MinBlobBytes = 1 << 10
 
 // The bounds of LogConfig.SegmentBytes.
 const (

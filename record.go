@@ -32,7 +32,7 @@ func (r *Record) Size() int { return len(r.Meta) + len(r.Ops) }
 //	4    hook: the closed path of a space whose pre-commit hooks the commit passed; sorted
 //	5    task: length of the name (uvarint), name, fence, cursor before, cursor after (uvarint each); of the commit of a
 //	     task's window. A cursor after of 0: it doesn't move
-//	6    blobs: number (uvarint) of the ops that put a reference to a blob; not there if none does
+//	6    blobs: nothing; there if an op puts a reference to a blob
 const (
 	metaToken = 1
 	metaLabel = 2
@@ -71,7 +71,7 @@ type Meta struct {
 	Logs   []uint64          // nil: the log where the record stands, alone
 	Hooks  [][]byte          // closed paths of spaces whose pre-commit hooks the commit passed
 	Task   *TaskMove         // nil: not of a task
-	Blobs  int               // ops that put a reference to a blob
+	Blobs  bool              // an op puts a reference to a blob
 }
 
 var errMeta = errors.New("malformed meta")
@@ -117,11 +117,10 @@ func DecodeMeta(b []byte) (Meta, error) {
 			}
 			m.Task = move
 		case metaBlobs:
-			blobs, n := binary.Uvarint(item)
-			if n != len(item) || n <= 0 || blobs == 0 || blobs > 1<<62 {
+			if len(item) > 0 {
 				return Meta{}, errMeta
 			}
-			m.Blobs = int(blobs)
+			m.Blobs = true
 		default:
 			return Meta{}, fmt.Errorf("%w: unknown tag %d", errMeta, tag)
 		}
@@ -158,7 +157,5 @@ func (r *Record) HasBlobs() bool {
 	return false
 }
 
-// AppendBlobs appends the item that says how many ops of a commit put references to blobs. It is for engines; it comes last.
-func AppendBlobs(dst []byte, count int) []byte {
-	return appendMeta(dst, metaBlobs, binary.AppendUvarint(nil, uint64(count)))
-}
+// AppendBlobs appends the item that says that a commit puts references to blobs, which comes last. It is for engines.
+func AppendBlobs(dst []byte) []byte { return appendMeta(dst, metaBlobs, nil) }

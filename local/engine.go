@@ -23,8 +23,38 @@ func (e *engine) commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 	if e.hooks.Touch(p) {
 		return e.commitHooked(ctx, p)
 	}
-	return e.lines.Commit(ctx, p)
+	return e.commitLast(ctx, p)
 }
+
+// commitLast commits what hooks have seen: large values become blobs, and what refers to blobs is marked.
+func (e *engine) commitLast(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+	ops, blobs, err := e.convertValues(ctx, p.Ops, p.Count)
+	if err != nil {
+		return 0, err
+	}
+	if blobs == 0 && p.Blobs == 0 {
+		return e.lines.Commit(ctx, p)
+	}
+	marked := *p
+	marked.Ops = ops
+	marked.Blobs += blobs
+	marked.Meta = batchlog.AppendBlobs(p.Meta[:len(p.Meta):len(p.Meta)])
+	if err := e.keepBlobs(marked.Ops, marked.Count); err != nil {
+		return 0, err
+	}
+	return e.lines.Commit(ctx, &marked)
+}
+
+// permitChain is roster.Permit for a chain.
+func (e *engine) permitChain(ctx context.Context, p *batchlog.Proposal) error {
+	if err := e.roster.Permit(ctx, p); err != nil {
+		return err
+	}
+	return e.roster.PermitChain(p.Chain)
+}
+
+// inlineBytes is up to which size the ops of a chain are committed as those of a batch are.
+func (e *engine) inlineBytes() int { return int(min(inlineBytes, e.opts.ChainBytes/8)) }
 
 // Alone is as batchlog.Queuer says.
 func (e *engine) Alone(ctx context.Context) (turn uint64, release func(), err error) {
@@ -127,7 +157,11 @@ func (e *engine) Configure(_ context.Context, c batchlog.LogConfig, paths [][]by
 	if dryRun || len(plan.Changes) == 0 {
 		return plan, nil
 	}
-	return plan, e.log.Configure(c)
+	if err := e.log.Configure(c); err != nil {
+		return plan, err
+	}
+	e.blobBytes.Store(int64(c.BlobBytes))
+	return plan, nil
 }
 
 // plan says what changes between two settings.
@@ -153,6 +187,13 @@ func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
 	}
 	change("segments, from the next one on", size(old.SegmentBytes), size(c.SegmentBytes))
 	change("directories", old.Dirs, c.Dirs)
+	blobs := func(n int) string {
+		if n == 0 {
+			return "never"
+		}
+		return fmt.Sprint("from ", n, " bytes on")
+	}
+	change("values that become blobs", blobs(old.BlobBytes), blobs(c.BlobBytes))
 	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), c.HotTTL)
 	return p
 }

@@ -29,6 +29,17 @@ func (db *DB) PreCommit(s *batchlog.Space, hook func(tx *batchlog.Tx, ops []batc
 	return remove
 }
 
+// PreCommitStreamed is PreCommit for a hook that needs not be given all of a commit's ops at once, so that it does not refuse chains above
+// batchlog.MaxHookedChainBytes: of these it is called with some ops at a time, in order. What it reads then shows the ops of the call, and
+// what hooks have added to the chain so far, but not the rest of the chain.
+func (db *DB) PreCommitStreamed(s *batchlog.Space, hook func(tx *batchlog.Tx, ops []batchlog.Op) error) (remove func()) {
+	remove, err := db.engine.hooks.AddStreamed(s, hook)
+	if err != nil {
+		panic("batchlog: PreCommitStreamed: " + err.Error())
+	}
+	return remove
+}
+
 // How a write that lost to other commits, because of what its hooks read, is tried again.
 const (
 	hookedAloneAfter = 4
@@ -85,7 +96,7 @@ func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool
 	if err := e.roster.Permit(ctx, out); err != nil {
 		return 0, err // of what hooks added
 	}
-	return e.lines.Commit(ctx, out)
+	return e.commitLast(ctx, out)
 }
 
 // PostCommit calls hook for every commit with ops in the subtree of s that is made from now on, in the order of ids, after the store has

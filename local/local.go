@@ -8,7 +8,9 @@
 //
 //	LOCK, OWNER     who has it open
 //	database        its uuid, epoch and format version
-//	log/main/       the log: manifest and segments
+//	log/main/       the log: manifest, segments, and the ops of chains
+//	blobs/          large values, by the hash of their content
+//	chains/         chains that are not committed yet
 //	store/          what the log adds up to, in Pebble
 //
 // The log is the truth: the store can be brought up from it, and is, after a crash.
@@ -44,6 +46,11 @@ type Options struct {
 	// MemTableBytes is how much the store gathers in memory before it writes it out; 0: 64 MiB. Some of these are
 	// in memory at once, and are applied again when the database is opened after a crash.
 	MemTableBytes int64
+	// ChainBytes is the memory that a chain may use, more than once only for moments; 0: 32 MiB. At least 16 KiB.
+	ChainBytes int64
+	// ChainQuota bounds what chains that are not committed take on disk together, in bytes; 0: the disk does. Above, adding to them and
+	// committing them is a *batchlog.LimitError.
+	ChainQuota int64
 	// Progress is told how far opening is when commits have to be applied again; nil: nobody.
 	Progress func(applied, head batchlog.ID)
 }
@@ -97,6 +104,12 @@ func (o *Options) withDefaults() (Options, error) {
 	if d.CacheBytes < 0 || d.MemTableBytes < 0 || d.MemTableBytes > 0 && d.MemTableBytes < 64<<10 {
 		return d, fmt.Errorf("options: CacheBytes %d, MemTableBytes %d: not negative, and at least 64 KiB of memtable", d.CacheBytes, d.MemTableBytes)
 	}
+	if d.ChainBytes == 0 {
+		d.ChainBytes = 32 << 20
+	}
+	if d.ChainBytes < 16<<10 || d.ChainBytes > 1<<30 || d.ChainQuota < 0 {
+		return d, fmt.Errorf("options: ChainBytes %d, ChainQuota %d: 16 KiB to 1 GiB, and not negative", d.ChainBytes, d.ChainQuota)
+	}
 	var err error
 	d.Log, err = checkConfig(d.Log)
 	return d, err
@@ -117,8 +130,8 @@ func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
 		return unsupported("tiers")
 	case c.Undo:
 		return unsupported("undo")
-	case c.BlobBytes != 0:
-		return unsupported("blobs")
+	case c.BlobBytes < 0 || c.BlobBytes > 0 && c.BlobBytes < batchlog.MinBlobBytes:
+		return c, fmt.Errorf("log settings: BlobBytes %d is not 0, nor at least %d", c.BlobBytes, batchlog.MinBlobBytes)
 	case c.HotTTL < 0:
 		return c, fmt.Errorf("log settings: HotTTL %s is negative", c.HotTTL)
 	case c.SegmentBytes != 0 && (c.SegmentBytes < batchlog.MinSegmentBytes || c.SegmentBytes > batchlog.MaxSegmentBytes):

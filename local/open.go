@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/blob"
 	"github.com/bytespace/batchlog/internal/commit"
 	"github.com/bytespace/batchlog/internal/roster"
 	"github.com/bytespace/batchlog/internal/seglog"
@@ -21,10 +23,12 @@ import (
 
 // The names in a database's directory.
 const (
-	lockName  = "LOCK"
-	ownerName = "OWNER"
-	storeName = "store"
-	logsName  = "log"
+	lockName   = "LOCK"
+	ownerName  = "OWNER"
+	storeName  = "store"
+	logsName   = "log"
+	chainsName = "chains"
+	blobsName  = "blobs"
 )
 
 // An engine puts the parts together. It owns one goroutine, trimLoop, and one for each post-commit hook.
@@ -39,7 +43,15 @@ type engine struct {
 	lines    *commit.Pipeline
 	db       *batchlog.DB // the front over this engine
 	hooks    *batchlog.Hooks
-	roster   *roster.Roster
+	blobs    *blob.Store
+	recent   recentBlobs
+	chains   staging
+
+	blobBytes    atomic.Int64              // LogConfig.BlobBytes
+	sweeping     sync.Mutex                // held by who sweeps blobs
+	deadBlobs    map[blob.Hash]batchlog.ID // that nothing refers to, and since when; views from before may
+	orphansSwept time.Time
+	roster       *roster.Roster
 
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
@@ -63,6 +75,8 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		}
 	}
 	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1)}
+	e.chains.stages = map[*stage]struct{}{}
+	e.recent.until, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.letGo())
@@ -79,7 +93,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		return nil, err
 	}
 	if e.store, err = store.Open(store.Options{
-		FS: o.FS, Dir: filepath.Join(dir, storeName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		FS: o.FS, Dir: filepath.Join(dir, storeName), Staging: filepath.Join(dir, chainsName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 	}); err != nil {
 		return nil, err
 	}
@@ -87,6 +101,10 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID, Defaults: o.Log,
 	}, e.store.Applied()); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
+	}
+	e.blobBytes.Store(int64(e.log.Config().BlobBytes))
+	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName), Claim: e.recent.keep}); err != nil {
+		return nil, fmt.Errorf("open blobs: %w", chainError(err))
 	}
 	if err := commit.Replay(context.Background(), e.log, e.store, o.Progress); err != nil {
 		return nil, err
@@ -178,6 +196,8 @@ var _ interface {
 	batchlog.Engine
 	batchlog.Getter
 	batchlog.Queuer
+	batchlog.Chainer
+	batchlog.Blobber
 	batchlog.Configurer
 	batchlog.Statuser
 } = (*engine)(nil)

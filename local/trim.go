@@ -22,6 +22,9 @@ func (e *engine) trimLoop(ctx context.Context) {
 		if err := e.trim(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			e.opts.Logger.Warn("log not trimmed; it will be tried again", "err", err)
 		}
+		if err := e.sweep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			e.opts.Logger.Warn("chains and blobs not swept; it will be tried again", "err", err)
+		}
 	}
 }
 
@@ -44,7 +47,7 @@ func (e *engine) trim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trim the log: %w", err)
 	}
-	if last = min(last, held-1); last == 0 {
+	if last = min(last, held-1, e.chainHold()-1); last == 0 {
 		return nil
 	}
 	if err := e.flush(ctx, last); err != nil {
@@ -64,6 +67,18 @@ func (e *engine) trim(ctx context.Context) error {
 	oldest := e.log.Oldest()
 	e.opts.Logger.Info("log trimmed", "segments", n, "oldest", oldest)
 	return e.store.ForgetTokens(oldest)
+}
+
+// sweep removes what crashes have left behind of chains and blobs, and the blobs that nothing refers to any more.
+func (e *engine) sweep(ctx context.Context) error {
+	if e.readOnly() {
+		return nil
+	}
+	_, _, err := e.SweepChains(ctx, sweepAge)
+	if err == nil {
+		_, err = e.sweepBlobs(ctx, sweepAge)
+	}
+	return err
 }
 
 // readOnly reports whether the log takes nothing any more.

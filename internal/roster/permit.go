@@ -25,19 +25,47 @@ func (r *Roster) Permit(ctx context.Context, p *batchlog.Proposal) error {
 			return err
 		}
 		ops = rest
-		e := r.owner(key)
-		if e == nil || p.Task != nil && p.Task.Task == e.name && !p.Task.Admin {
-			continue
-		}
-		path, own, err := batchlog.SplitKey(key)
-		if err != nil {
+		if err := r.permit(p.Task, kind, key); err != nil {
 			return err
 		}
-		s, err := r.db.SpaceAt(path)
-		if err != nil {
+	}
+	return nil
+}
+
+// permit is Permit for one op.
+func (r *Roster) permit(task *batchlog.TaskMove, kind batchlog.OpKind, key []byte) error {
+	e := r.owner(key)
+	if e == nil || task != nil && task.Task == e.name && !task.Admin {
+		return nil
+	}
+	path, own, err := batchlog.SplitKey(key)
+	if err != nil {
+		return err
+	}
+	s, err := r.db.SpaceAt(path)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s of %s in space %s, which task %s derives; it alone writes there: %w", kind, batchlog.Key(own), s, e.name, batchlog.ErrPermission)
+}
+
+// PermitChain is Permit for the ops in the file of a chain.
+func (r *Roster) PermitChain(c *batchlog.ChainRef) error {
+	list := r.list()
+	if len(list) == 0 {
+		return nil
+	}
+	check := func(kind batchlog.OpKind, key, _ []byte) error {
+		return r.permit(nil, kind, key)
+	}
+	if c.Coarse {
+		ops := batchlog.Record{Chain: c, Count: c.Count}
+		return ops.EachOp(check)
+	}
+	for _, span := range c.Spans { // each begins with an op
+		if err := check(batchlog.OpPut, span.Low, nil); err != nil {
 			return err
 		}
-		return fmt.Errorf("%s of %s in space %s, which task %s derives; it alone writes there: %w", kind, batchlog.Key(own), s, e.name, batchlog.ErrPermission)
 	}
 	return nil
 }

@@ -82,3 +82,98 @@ func (s *Store) indexBlobs(r *batchlog.Record) error {
 	}
 	return nil
 }
+
+var errBlobEntry = fmt.Errorf("store: %w: malformed entry of a blob", batchlog.ErrCorrupt)
+
+// Blobs calls visit for each blob that a commit has referred to, with the newest one that did.
+func (s *Store) Blobs(visit func(hash [blobHash]byte, size int64, last batchlog.ID) error) error {
+	if !s.use.enter() {
+		return batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{0, blobTag}, UpperBound: []byte{0, blobTag + 1}})
+	if err != nil {
+		return readError(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err == nil && (len(it.Key()) != 2+blobHash || len(value) != 16) {
+			err = errBlobEntry
+		}
+		if err == nil {
+			err = visit([blobHash]byte(it.Key()[2:]), int64(binary.BigEndian.Uint64(value[8:])), batchlog.ID(binary.BigEndian.Uint64(value)))
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+// BlobLast is the newest commit that has referred to the blob, 0 if none has.
+func (s *Store) BlobLast(hash [blobHash]byte) (batchlog.ID, error) {
+	value, err := s.Get(blobKey(hash))
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(value) != 16 {
+		return 0, errBlobEntry
+	}
+	return batchlog.ID(binary.BigEndian.Uint64(value)), nil
+}
+
+// BlobUsed reports whether one of the keys that a reference to the blob was put under still has it.
+func (s *Store) BlobUsed(hash [blobHash]byte) (used bool, err error) {
+	if !s.use.enter() {
+		return false, batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	low := blobRefKey(hash, nil)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: append(low[:len(low):len(low)], 0xff)})
+	if err != nil {
+		return false, readError(err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		key := it.Key()[len(low):]
+		value, err := s.Get(key)
+		if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+			return false, err
+		}
+		if err == nil {
+			if _, ref, err := batchlog.ParseValue(value); err == nil && ref != nil && ref.Hash == hash {
+				return true, nil
+			}
+		}
+	}
+	return false, it.Error()
+}
+
+// ForgetBlob forgets a blob that nothing refers to.
+func (s *Store) ForgetBlob(hash [blobHash]byte) (err error) {
+	if !s.use.enter() {
+		return batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	b := s.db.NewBatch()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	low := blobRefKey(hash, nil)
+	if err := errors.Join(b.Delete(blobKey(hash), nil), b.DeleteRange(low, append(low[:len(low):len(low)], 0xff), nil)); err != nil {
+		return err
+	}
+	return s.db.Apply(b, pebble.NoSync)
+}
+
+// OldestSnapshot is the least id that an open snapshot shows; what the store has applied if none is open.
+func (s *Store) OldestSnapshot() batchlog.ID {
+	oldest := s.Applied()
+	s.open.Lock()
+	defer s.open.Unlock()
+	for snap := range s.open.snapshots {
+		oldest = min(oldest, snap.id)
+	}
+	return oldest
+}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"github.com/bytespace/batchlog"
 	"github.com/cockroachdb/pebble/v2"
@@ -20,20 +22,23 @@ import (
 type Tables struct {
 	fs    vfs.FS
 	dir   string
-	names []string
+	names [][]string // of each stretch
+	made  int
 	Bytes int64 // on disk
 }
 
 // tableBytes is the size from which on a table takes no further key.
 const tableBytes = 64 << 20
 
-// A TableWriter makes tables of the ops of a chain, which come sorted by key, range deletes first where keys are equal; at most one op on
-// a key beside range deletes, and these don't overlap. It is not safe for concurrent use.
+// A TableWriter makes tables of the ops of a chain, which come in stretches as batchlog.OpReader says: where the keys go back, the next one
+// begins. It is not safe for concurrent use.
 type TableWriter struct {
 	tables Tables
 	opts   sstable.WriterOptions
 	table  *sstable.Writer // nil between tables
 	keys   int             // in table
+	last   []byte          // the key of the op before
+	put    bool            // that was no range delete
 	// A range delete that goes beyond the table is cut where the next one begins: tables that are taken in together must not overlap.
 	low, high []byte // that is open; high is nil when none is
 }
@@ -61,6 +66,13 @@ func (w *TableWriter) Add(kind batchlog.OpKind, key, value []byte) error {
 }
 
 func (w *TableWriter) add(kind batchlog.OpKind, key, value []byte) error {
+	if order := bytes.Compare(key, w.last); order < 0 || order == 0 && (w.put || kind == batchlog.OpDeleteRange) || w.tables.names == nil {
+		if err := w.endTable(nil); err != nil {
+			return err
+		}
+		w.tables.names = append(w.tables.names, nil)
+	}
+	w.last, w.put = append(w.last[:0], key...), kind != batchlog.OpDeleteRange
 	if w.table != nil && w.keys%64 == 0 && w.table.Raw().EstimatedSize() >= tableBytes {
 		if err := w.endTable(key); err != nil {
 			return err
@@ -78,6 +90,12 @@ func (w *TableWriter) add(kind batchlog.OpKind, key, value []byte) error {
 	case batchlog.OpDelete:
 		return w.table.Delete(key)
 	case batchlog.OpDeleteRange:
+		if len(w.high) > 0 && bytes.Compare(key, w.high) <= 0 { // of the next stretch, which happens to go on behind this one
+			if bytes.Compare(value, w.high) > 0 {
+				w.high = append(w.high[:0], value...)
+			}
+			return nil
+		}
 		if err := w.endRange(); err != nil {
 			return err
 		}
@@ -99,12 +117,14 @@ func (w *TableWriter) endRange() error {
 }
 
 func (w *TableWriter) beginTable() error {
-	name := filepath.Join(w.tables.dir, fmt.Sprintf("%06d.sst", len(w.tables.names)))
+	name := filepath.Join(w.tables.dir, fmt.Sprintf("%06d.sst", w.tables.made))
 	f, err := w.tables.fs.Create(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
-	w.tables.names = append(w.tables.names, name)
+	stretch := &w.tables.names[len(w.tables.names)-1]
+	*stretch = append(*stretch, name)
+	w.tables.made++
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
 	w.table, w.keys = sstable.NewWriter(objstorageprovider.NewFileWritable(f), w.opts), 0
 	return nil
@@ -139,7 +159,7 @@ func (w *TableWriter) endTable(next []byte) error {
 	return nil
 }
 
-// Finish ends the tables. They are durable when it returns, but not their names.
+// Finish ends the tables that were begun. They are durable when it returns, but not their names. More may be added then, and Finish be called again.
 func (w *TableWriter) Finish() (*Tables, error) {
 	if err := w.endTable(nil); err != nil {
 		return nil, fmt.Errorf("make tables of a chain: %w", openError(err))
@@ -164,9 +184,11 @@ func (w *TableWriter) Drop() error {
 // Drop removes the tables. Those that were taken in are gone already.
 func (t *Tables) Drop() error {
 	var errs []error
-	for _, name := range t.names {
-		if err := t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+	for _, stretch := range t.names {
+		for _, name := range stretch {
+			if err := t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	t.names = nil
@@ -189,12 +211,22 @@ func (s *Store) Unstage(file [16]byte) *Tables {
 	return t
 }
 
+// Staged are the files of the chains whose tables are staged.
+func (s *Store) Staged() [][16]byte {
+	s.staged.Lock()
+	defer s.staged.Unlock()
+	return slices.Collect(maps.Keys(s.staged.tables))
+}
+
 // tablesOf is the tables of a chain: those that were staged, or, after a crash, some that are made of its file.
 func (s *Store) tablesOf(c *batchlog.ChainRef) (_ *Tables, err error) {
-	if t := s.Unstage(c.File); t != nil {
+	s.staged.Lock()
+	t := s.staged.tables[c.File]
+	s.staged.Unlock()
+	if t != nil {
 		return t, nil
 	}
-	dir := filepath.Join(s.opts.Staging, fmt.Sprintf("%x", c.File))
+	dir := filepath.Join(s.opts.Staging, fmt.Sprintf("%x", c.File), "tables")
 	if err := s.opts.FS.MkdirAll(dir, 0o755); err != nil {
 		return nil, openError(err)
 	}
@@ -203,8 +235,7 @@ func (s *Store) tablesOf(c *batchlog.ChainRef) (_ *Tables, err error) {
 	if err := r.EachOp(w.Add); err != nil {
 		return nil, errors.Join(err, w.Drop())
 	}
-	t, err := w.Finish()
-	if err != nil {
+	if t, err = w.Finish(); err != nil {
 		return nil, errors.Join(err, w.Drop())
 	}
 	return t, nil
@@ -220,10 +251,13 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 		if err != nil {
 			return err
 		}
-		if t := s.Unstage(r.Chain.File); t != nil {
-			_ = t.Drop() // what is left is swept
+		if err := s.applyBatch([]batchlog.Record{whole}); err != nil {
+			return err
 		}
-		return s.applyBatch([]batchlog.Record{whole})
+		if t := s.Unstage(r.Chain.File); t != nil {
+			t.forget()
+		}
+		return nil
 	}
 	if r.HasBlobs() {
 		if err := s.indexBlobs(r); err != nil {
@@ -242,8 +276,10 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 		return err
 	}
 	defer s.endChain(before)
-	if err := s.db.Ingest(context.Background(), t.names); err != nil {
-		return fmt.Errorf("take in the tables of a chain: %w", err)
+	for _, stretch := range t.names {
+		if err := s.db.Ingest(context.Background(), stretch); err != nil {
+			return fmt.Errorf("take in the tables of a chain: %w", err)
+		}
 	}
 	s.written.Add(r.Chain.Bytes)
 	rest := *r
@@ -251,8 +287,16 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 	if err := s.applyBatch([]batchlog.Record{rest}); err != nil {
 		return err
 	}
-	_ = t.fs.RemoveAll(t.dir) // what is left is swept
+	s.Unstage(r.Chain.File)
+	t.forget()
 	return nil
+}
+
+// forget removes what is left of tables that were applied, and the directory around theirs if they were the last in it. What can't be removed
+// is swept.
+func (t *Tables) forget() {
+	_ = t.fs.RemoveAll(t.dir)
+	_ = t.fs.Remove(filepath.Dir(t.dir)) // fails where there is more
 }
 
 // inMemory is the commit of a chain with all of its ops in memory.

@@ -71,6 +71,7 @@ const (
 var modules = map[string][]string{
 	"internal/store":   {pebble},
 	"internal/seglog":  {vfs},
+	"internal/blob":    {vfs},
 	"local":            {vfs},
 	"internal/simtest": {vfs + "/...", "github.com/anishathalye/porcupine"},
 	"cmd/batchlog":     {vfs, "github.com/spf13/cobra", "github.com/spf13/pflag"},

@@ -1,0 +1,242 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/seglog"
+	"github.com/bytespace/batchlog/internal/store"
+)
+
+// built is what a chain comes to: the file that the log will hold, and tables for the store, both in stretches; a small one is in memory.
+type built struct {
+	small      []byte
+	smallCount int
+
+	chain  *seglog.Chain      // nil: all is in small
+	writer *store.TableWriter // of tables
+	tables *store.Tables
+	spans  spans
+	bytes  int64 // that were reserved
+}
+
+// buildPiece is how many bytes of ops go into one group of a chain's file.
+const buildPiece = 256 << 10
+
+// build makes the net effect of what was added. It is the longest part of a commit, so it comes before the chain has its id: to apply the
+// chain is to take the tables in.
+func (g *stage) build(ctx context.Context) error {
+	if err := g.spill(); err != nil {
+		return err
+	}
+	g.built = &built{}
+	if err := g.stretch(ctx, g.sorter, "sort"); err != nil {
+		g.dropBuilt()
+		return err
+	}
+	return nil
+}
+
+// stretch adds the net effect of what is in s to what is built. One goroutine merges and writes the file, another makes the tables.
+func (g *stage) stretch(ctx context.Context, s *chainsort.Sorter, what string) (err error) {
+	total, _, _ := s.Size()
+	w := &builder{stage: g, built: g.built, what: what, total: total}
+	if g.built.chain != nil {
+		w.start()
+	}
+	err = s.Net(ctx, nil, nil, w.take)
+	if err == nil {
+		err = w.flushLast()
+	}
+	return chainError(errors.Join(err, w.finish(err == nil)))
+}
+
+// ref is how the record of the commit refers to what is built; nil if that is small.
+func (b *built) ref(l *seglog.Log) *batchlog.ChainRef {
+	if b.chain == nil {
+		return nil
+	}
+	m := b.chain.Mark()
+	return &batchlog.ChainRef{
+		File: b.chain.File, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End,
+		Spans: b.spans.ranges(), Coarse: b.spans.coarse, Source: l,
+	}
+}
+
+// A builder takes the ops of a stretch.
+type builder struct {
+	stage       *stage
+	built       *built
+	what        string
+	done, total int64
+
+	piece []byte
+	count int
+
+	pieces chan piece  // to tablesLoop; nil: it does not run
+	free   chan []byte // back from it
+	made   chan error  // what it has come to
+}
+
+type piece struct {
+	ops   []byte
+	count int
+}
+
+func (w *builder) take(n chainsort.Net) error {
+	kind, ok := opKind(n.Kind)
+	if !ok {
+		return nil // nothing is left of what there was
+	}
+	var high []byte
+	if kind == batchlog.OpDeleteRange {
+		high = n.Value
+	}
+	if err := w.built.spans.touch(n.Key, high); err != nil {
+		return err
+	}
+	w.piece = batchlog.AppendOp(w.piece, kind, n.Key, n.Value)
+	w.count++
+	limit := buildPiece
+	if w.built.chain == nil {
+		limit = w.stage.e.inlineBytes()
+	}
+	if len(w.piece) < limit {
+		return nil
+	}
+	return w.flush()
+}
+
+// opKind is the kind of the op that a net effect is; ok is false if it is none.
+func opKind(n chainsort.NetKind) (kind batchlog.OpKind, ok bool) {
+	switch n {
+	case chainsort.NetPut:
+		return batchlog.OpPut, true
+	case chainsort.NetDelete:
+		return batchlog.OpDelete, true
+	case chainsort.NetDeleteRange:
+		return batchlog.OpDeleteRange, true
+	default:
+		return 0, false
+	}
+}
+
+// flush writes the piece.
+func (w *builder) flush() error {
+	if w.built.chain == nil {
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	size := int64(len(w.piece))
+	if err := w.stage.reserve(2 * size); err != nil { // in the file and in tables
+		return err
+	}
+	w.built.bytes += 2 * size
+	if err := w.built.chain.Add(w.piece, w.count); err != nil {
+		return err
+	}
+	w.done += int64(w.count)
+	w.stage.progress(w.what, w.done, w.total)
+	w.pieces <- piece{w.piece, w.count}
+	w.piece, w.count = (<-w.free)[:0], 0
+	return nil
+}
+
+// begin begins file and tables: what was built is too large for memory.
+func (w *builder) begin() error {
+	g := w.stage
+	if g.builds == 255 {
+		return fmt.Errorf("chain was sorted too often: %w", batchlog.ErrConflict)
+	}
+	g.builds++
+	file := g.name
+	file[15] = byte(g.builds)
+	dir := filepath.Join(g.dir, fmt.Sprintf("tables-%d", g.builds))
+	if err := makeDir(g.e.opts.FS, dir); err != nil {
+		return err
+	}
+	chain, err := g.e.log.BeginChain(file)
+	if err != nil {
+		return err
+	}
+	w.built.chain, w.built.writer = chain, g.e.store.NewTables(dir)
+	w.start()
+	return nil
+}
+
+func (w *builder) start() {
+	w.pieces, w.free, w.made = make(chan piece, 2), make(chan []byte, 4), make(chan error, 1)
+	for range 3 {
+		w.free <- nil
+	}
+	go w.tablesLoop()
+}
+
+// tablesLoop makes tables of pieces until there are no more.
+func (w *builder) tablesLoop() {
+	var err error
+	for p := range w.pieces {
+		if err == nil {
+			err = batchlog.EachOp(p.ops, p.count, w.built.writer.Add)
+		}
+		w.free <- p.ops
+	}
+	if err == nil {
+		w.built.tables, err = w.built.writer.Finish()
+	}
+	w.made <- err
+}
+
+// flushLast writes what is left of the stretch.
+func (w *builder) flushLast() error {
+	switch {
+	case w.count == 0:
+		return nil
+	case w.built.chain == nil:
+		w.built.small, w.built.smallCount = w.piece, w.count
+		return nil
+	default:
+		return w.flush()
+	}
+}
+
+// finish waits for the tables and makes all durable, if nothing has failed so far.
+func (w *builder) finish(good bool) error {
+	if w.pieces == nil {
+		return nil
+	}
+	close(w.pieces)
+	w.pieces = nil
+	var err error
+	if good {
+		err = w.built.chain.Sync()
+	}
+	return errors.Join(err, <-w.made)
+}
+
+// dropBuilt forgets what was built, as it is not all any more.
+func (g *stage) dropBuilt() {
+	b := g.built
+	g.built = nil
+	if b == nil {
+		return
+	}
+	for _, c := range g.copies { // what was caught up with since goes as well
+		c.base, c.restored = c.sorted, false
+	}
+	if err := g.dropAfter(); err != nil {
+		g.e.opts.Logger.Warn("files of a chain not removed; they will be swept", "err", err)
+	}
+	if b.chain == nil {
+		return
+	}
+	if err := errors.Join(b.chain.Drop(), b.writer.Drop()); err != nil {
+		g.e.opts.Logger.Warn("files of a chain not removed; they will be swept", "err", err)
+	}
+	_ = g.reserve(-b.bytes) // giving back can't fail
+}

@@ -1,0 +1,229 @@
+package local
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+// Chains are staged in a directory each:
+//
+//	chains/NAME/runs     what was added, sorted in runs, see package chainsort
+//	chains/NAME/tables   the net effect of it, as tables for the store
+//
+// and the net effect as the log will hold it is a file of the log's own directory, under a name that differs from NAME in its last byte.
+// All of it goes when the chain is committed or closed. What a crash leaves behind is listed, and swept.
+
+// A staging is the chains under way.
+type staging struct {
+	mu     sync.Mutex
+	stages map[*stage]struct{}
+	used   int64 // bytes on disk that chains under way have taken
+}
+
+// reserve takes so many bytes of the quota more, or gives them back.
+func (e *engine) reserve(bytes int64) error {
+	e.chains.mu.Lock()
+	defer e.chains.mu.Unlock()
+	if quota := e.opts.ChainQuota; bytes > 0 && quota > 0 && e.chains.used+bytes > quota {
+		return &batchlog.LimitError{
+			What: "staged chains", Size: e.chains.used + bytes, Limit: quota,
+			Hint: "commit or close other chains first, or open the database with a larger Options.ChainQuota",
+		}
+	}
+	e.chains.used += bytes
+	return nil
+}
+
+// chainHold is the first commit that chains under way need from the log, to catch up with.
+func (e *engine) chainHold() batchlog.ID {
+	e.chains.mu.Lock()
+	defer e.chains.mu.Unlock()
+	first := batchlog.ID(math.MaxUint64)
+	for g := range e.chains.stages {
+		first = min(first, batchlog.ID(g.holds.Load()))
+	}
+	return first
+}
+
+// Chain is as batchlog.Chainer says.
+func (e *engine) Chain(ctx context.Context) (batchlog.Stage, error) {
+	if e.closed.Load() {
+		return nil, batchlog.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	g := &stage{e: e, name: randomUUID(), begun: e.opts.Now()}
+	g.name[15] = 0
+	g.holds.Store(math.MaxUint64)
+	g.dir = filepath.Join(e.dir, chainsName, hex.EncodeToString(g.name[:]))
+	e.chains.mu.Lock()
+	defer e.chains.mu.Unlock()
+	e.chains.stages[g] = struct{}{}
+	return g, nil
+}
+
+// Chains is as batchlog.Chainer says.
+func (e *engine) Chains(context.Context) ([]batchlog.ChainStatus, error) {
+	if e.closed.Load() {
+		return nil, batchlog.ErrClosed
+	}
+	var all []batchlog.ChainStatus
+	open := map[string]bool{}
+	e.chains.mu.Lock()
+	for g := range e.chains.stages {
+		name := hex.EncodeToString(g.name[:])
+		open[name] = true
+		all = append(all, batchlog.ChainStatus{Name: name, Begun: g.begun, Bytes: g.onDisk.Load(), Ops: g.ops.Load(), Open: true})
+	}
+	e.chains.mu.Unlock()
+	left, err := e.leftChains()
+	e.addStaged(open)
+	for _, c := range left {
+		if !open[c.Name] {
+			all = append(all, c)
+		}
+	}
+	return all, err
+}
+
+// leftChains are the chains whose files are there, also those under way.
+func (e *engine) leftChains() ([]batchlog.ChainStatus, error) {
+	byName := map[string]*batchlog.ChainStatus{}
+	var order []string
+	note := func(name string, begun time.Time, bytes int64) {
+		c := byName[name]
+		if c == nil {
+			c = &batchlog.ChainStatus{Name: name, Begun: begun}
+			byName[name], order = c, append(order, name)
+		}
+		if begun.Before(c.Begun) {
+			c.Begun = begun
+		}
+		c.Bytes += bytes
+	}
+	root := filepath.Join(e.dir, chainsName)
+	names, err := e.opts.FS.List(root)
+	if err != nil && !isNotExist(err) {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	for _, name := range names {
+		if b, err := hex.DecodeString(name); err != nil || len(b) != 16 {
+			continue
+		}
+		bytes, begun, err := e.dirSize(filepath.Join(root, name))
+		if isNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list chains: %w", err)
+		}
+		note(name, begun, bytes)
+	}
+	files, err := e.log.Chains()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		f.File[15] = 0
+		note(hex.EncodeToString(f.File[:]), f.Begun, f.Bytes)
+	}
+	var all []batchlog.ChainStatus
+	for _, name := range order {
+		all = append(all, *byName[name])
+	}
+	return all, nil
+}
+
+// dirSize is the size of all files in a directory, and the time of the oldest.
+func (e *engine) dirSize(dir string) (bytes int64, oldest time.Time, err error) {
+	info, err := e.opts.FS.Stat(dir)
+	if err != nil {
+		return 0, oldest, err
+	}
+	oldest = info.ModTime()
+	names, err := e.opts.FS.List(dir)
+	if err != nil {
+		return 0, oldest, err
+	}
+	for _, name := range names {
+		name = filepath.Join(dir, name)
+		info, err := e.opts.FS.Stat(name)
+		if isNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return 0, oldest, err
+		}
+		size, begun := info.Size(), info.ModTime()
+		if info.IsDir() {
+			if size, begun, err = e.dirSize(name); err != nil {
+				return 0, oldest, err
+			}
+		}
+		bytes += size
+		if begun.Before(oldest) {
+			oldest = begun
+		}
+	}
+	return bytes, oldest, nil
+}
+
+// SweepChains is as batchlog.Chainer says.
+func (e *engine) SweepChains(_ context.Context, age time.Duration) (chains int, bytes int64, err error) {
+	if e.closed.Load() {
+		return 0, 0, batchlog.ErrClosed
+	}
+	before := time.Now().Add(-age) // as files have it
+	left, err := e.leftChains()
+	if err != nil {
+		return 0, 0, err
+	}
+	e.chains.mu.Lock()
+	open := map[string]bool{}
+	for g := range e.chains.stages {
+		open[hex.EncodeToString(g.name[:])] = true
+	}
+	e.chains.mu.Unlock()
+	e.addStaged(open)
+	for _, c := range left {
+		if open[c.Name] || c.Begun.After(before) {
+			continue
+		}
+		if err := e.opts.FS.RemoveAll(filepath.Join(e.dir, chainsName, c.Name)); err != nil && !isNotExist(err) {
+			return chains, bytes, fmt.Errorf("remove a chain that was left behind: %w", err)
+		}
+		chains++
+		bytes += c.Bytes
+	}
+	_, _, err = e.log.SweepChains(before)
+	return chains, bytes, err
+}
+
+// addStaged adds the names of the chains whose commits are about to be applied. They are not under way any more, nor left behind. It comes after
+// the look at those that are.
+func (e *engine) addStaged(names map[string]bool) {
+	for _, file := range e.store.Staged() {
+		file[15] = 0
+		names[hex.EncodeToString(file[:])] = true
+	}
+}
+
+// sweepAge is how old what a crash has left behind must be to be removed in the background.
+const sweepAge = time.Hour
+
+// chainError is an error of the disk under a chain, in our words.
+func chainError(err error) error {
+	if err != nil && isNoSpace(err) && !errors.Is(err, batchlog.ErrNoSpace) {
+		return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
+	}
+	return err
+}

@@ -1,0 +1,85 @@
+package local
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/bytespace/batchlog"
+)
+
+// spans are the keys that the ops of a chain touch, by spaces: see batchlog.ChainRef.
+type spans struct {
+	list   []span // sorted by path
+	last   int    // that was widened: the next key is mostly there as well
+	coarse bool
+}
+
+type span struct {
+	batchlog.KeyRange
+	path []byte // closed
+}
+
+// touch adds a key, or the keys from low on and below high, which are of one space.
+func (s *spans) touch(low, high []byte) error {
+	if s.coarse {
+		s.list[0].widen(low, high)
+		return nil
+	}
+	if s.last < len(s.list) && bytes.HasPrefix(low, s.list[s.last].path) {
+		s.list[s.last].widen(low, high)
+		return nil
+	}
+	path, _, err := batchlog.SplitKey(low)
+	if err != nil {
+		return err
+	}
+	at, found := slices.BinarySearchFunc(s.list, path, func(s span, path []byte) int { return bytes.Compare(s.path, path) })
+	s.last = at
+	if found {
+		s.list[at].widen(low, high)
+		return nil
+	}
+	added := span{path: bytes.Clone(path)}
+	added.Low = bytes.Clone(low)
+	added.widen(low, high)
+	s.list = slices.Insert(s.list, at, added)
+	if len(s.list) > batchlog.ChainSpansMax {
+		all := s.list[0]
+		for _, one := range s.list[1:] {
+			all.widen(one.Low, one.High)
+		}
+		s.list, s.last, s.coarse = []span{all}, 0, true
+	}
+	return nil
+}
+
+func (s *span) widen(low, high []byte) {
+	if bytes.Compare(low, s.Low) < 0 {
+		s.Low = append(s.Low[:0], low...)
+	}
+	switch {
+	case high == nil && bytes.Compare(low, s.High) >= 0:
+		s.High = append(append(s.High[:0], low...), 0)
+	case bytes.Compare(high, s.High) > 0:
+		s.High = append(s.High[:0], high...)
+	}
+}
+
+// overlaps reports whether a key from low on and below high may have been touched.
+func (s *spans) overlaps(low, high []byte) bool {
+	for i := range s.list {
+		if bytes.Compare(s.list[i].Low, high) < 0 && bytes.Compare(low, s.list[i].High) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// ranges is the spans as the log holds them.
+func (s *spans) ranges() []batchlog.KeyRange {
+	var r []batchlog.KeyRange
+	for i := range s.list {
+		r = append(r, s.list[i].KeyRange)
+	}
+	return r
+}
