@@ -318,7 +318,7 @@ func readLine(in *bufio.Reader, buf []byte, limit int) (_ []byte, read int64, _ 
 	for {
 		part, err := in.ReadSlice('\n')
 		read += int64(len(part))
-		if long = long || len(buf)+len(part) > limit; long {
+		if long = long || len(buf)+len(bytes.TrimSuffix(part, []byte("\n"))) > limit; long {
 			buf = nil
 		} else {
 			buf = append(buf, part...)

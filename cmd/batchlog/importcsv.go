@@ -39,7 +39,8 @@ at most 64 MiB; one whose last quote is never closed ends the import in any case
 ` + loadHelp,
 		Example: `  printf 'id,name\n7,alice\n8,"bob, the second"\n' > people.csv
   batchlog import csv people.csv --space people --key id
-  printf 'cz;Brno;379466\n' | batchlog import csv - --space cities --key country,city --header 'country;city;people' --comma ';' --atomic
+  printf 'cz;Brno;379466\n' | batchlog import csv - --space cities --key in,city --header 'in;city;people' --comma ';'
+  batchlog import csv people.csv --space names --key id --value name --atomic
   cut -d, -f1 people.csv | batchlog import csv - --space ids --key 1 --no-header --from-line 2`,
 		Args: takes(1, 1),
 	}
