@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -226,4 +227,8 @@ func chainError(err error) error {
 		return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 	}
 	return err
+}
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

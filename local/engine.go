@@ -39,6 +39,8 @@ func (e *engine) commitLast(ctx context.Context, p *batchlog.Proposal) (batchlog
 	marked.Ops = ops
 	marked.Blobs += blobs
 	marked.Meta = batchlog.AppendBlobs(p.Meta[:len(p.Meta):len(p.Meta)])
+	e.blobCommits.Add(1)
+	defer e.blobCommits.Add(-1)
 	if err := e.keepBlobs(marked.Ops, marked.Count); err != nil {
 		return 0, err
 	}

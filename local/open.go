@@ -48,6 +48,7 @@ type engine struct {
 	chains   staging
 
 	blobBytes    atomic.Int64              // LogConfig.BlobBytes
+	blobCommits  atomic.Int64              // commits under way that refer to blobs
 	sweeping     sync.Mutex                // held by who sweeps blobs
 	deadBlobs    map[blob.Hash]batchlog.ID // that nothing refers to, and since when; views from before may
 	orphansSwept time.Time
@@ -76,7 +77,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	}
 	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1)}
 	e.chains.stages = map[*stage]struct{}{}
-	e.recent.until, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
+	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.letGo())

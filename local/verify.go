@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/blob"
 	"github.com/bytespace/batchlog/internal/store"
 )
 
@@ -37,6 +38,8 @@ type Report struct {
 	Segments    int64
 	Bytes       int64 // of the log
 	Keys        int64 // in the store
+	Blobs       int64 // that the commits and keys refer to
+	BlobBytes   int64 // of these
 	// Complete says that the log goes back to commit 1, so that every key of the store was compared. If not, keys that
 	// no commit in the log has touched could not be.
 	Complete bool
@@ -121,10 +124,13 @@ type fold struct {
 
 	scratch *store.Store
 	deleted []batchlog.KeyRange // by range deletes of the log
+	ctx     context.Context     //nolint:containedctx // of one call
+	blobs   map[blob.Hash]bool  // that were checked
 }
 
 func (f *fold) run(ctx context.Context) error {
 	r := f.report
+	f.ctx, f.blobs = ctx, map[blob.Hash]bool{}
 	r.First, r.Last = f.engine.log.Oldest(), f.view.ID()
 	r.Complete = r.First == 1
 	if f.compare {
@@ -180,7 +186,7 @@ func (f *fold) apply(ctx context.Context) (whole bool, err error) {
 				r.add(Problem{What: fmt.Sprintf("commit %d is older than the one before it", rec.ID), ID: rec.ID})
 			}
 			lastTime = rec.Time
-			if err := f.take(rec); err != nil {
+			if err := f.take(ctx, rec); err != nil {
 				return false, err
 			}
 		}
@@ -209,7 +215,7 @@ func hashOf(value []byte) []byte {
 
 // take checks one commit and turns it into what the scratch store holds of it. Deletes become values there, as what the log has
 // deleted must not be in the store even if it was put before the log begins.
-func (f *fold) take(rec *batchlog.Record) error {
+func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
 	r := f.report
 	r.Commits++
 	r.Ops += int64(rec.Count)
@@ -223,25 +229,88 @@ func (f *fold) take(rec *batchlog.Record) error {
 		}
 	}
 	var ops []byte
-	rest := rec.Ops
-	for range rec.Count {
-		kind, key, value, next, err := batchlog.NextOp(rest)
-		if err != nil {
-			r.add(Problem{What: fmt.Sprintf("commit %d: %v", rec.ID, err), ID: rec.ID})
-			break
-		}
-		rest = next
+	count := 0
+	err := rec.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 		switch kind {
 		case batchlog.OpPut:
+			if err := f.checkBlob(rec.ID, key, value); err != nil {
+				return err
+			}
 			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, append([]byte{scratchPut}, hashOf(value)...))
 		case batchlog.OpDelete:
 			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, []byte{scratchDeleted})
 		case batchlog.OpDeleteRange:
 			ops = batchlog.AppendOp(ops, batchlog.OpDeleteRange, key, value)
-			f.deleted = append(f.deleted, batchlog.KeyRange{Low: key, High: value})
+			f.deleted = append(f.deleted, batchlog.KeyRange{Low: bytes.Clone(key), High: bytes.Clone(value)})
 		}
+		count++
+		if rec.Chain == nil || len(ops) < scratchPiece {
+			return nil
+		}
+		err := f.load(ops, count)
+		ops, count = ops[:0], 0
+		return err
+	})
+	switch {
+	case errors.Is(err, batchlog.ErrCorrupt) || errors.Is(err, batchlog.ErrGap):
+		r.addError(fmt.Errorf("commit %d: %w", rec.ID, err))
+	case err != nil && ctx.Err() == nil && !errors.Is(err, batchlog.ErrNoSpace) && rec.Chain == nil:
+		r.add(Problem{What: fmt.Sprintf("commit %d: %v", rec.ID, err), ID: rec.ID})
+	case err != nil:
+		return err
 	}
-	rec.Ops = ops
+	rec.Ops, rec.Chain, rec.Count = ops, nil, count
+	return nil
+}
+
+// scratchPiece is how many bytes of the ops of a chain are put into the scratch store at once.
+const scratchPiece = 1 << 20
+
+// load puts some of the ops of a chain into the scratch store.
+func (f *fold) load(ops []byte, count int) error {
+	if !f.compare {
+		return nil
+	}
+	if f.scratch.NoSpace() {
+		return fmt.Errorf("scratch store: %w", batchlog.ErrNoSpace)
+	}
+	return f.scratch.Load(ops, count)
+}
+
+// checkBlob makes sure that the blob which a put refers to, if it does, is there and has the content that its hash says.
+func (f *fold) checkBlob(id batchlog.ID, key, value []byte) error {
+	_, ref, err := batchlog.ParseValue(value)
+	if ref == nil || err != nil || f.blobs[ref.Hash] {
+		return err
+	}
+	f.blobs[ref.Hash] = true
+	f.report.Blobs++
+	f.report.BlobBytes += ref.Size
+	p := Problem{ID: id}
+	if path, own, err := batchlog.SplitKey(key); err == nil {
+		p.Space, p.Key = batchlog.Key(path).String(), batchlog.Key(own).String()
+	}
+	known, err := f.engine.store.BlobLast(ref.Hash)
+	if err != nil {
+		return err
+	}
+	if known < id {
+		p.What = fmt.Sprintf("the store does not know that commit %d refers to blob %s", id, ref)
+		f.report.add(p)
+	}
+	err = blobError(f.engine.blobs.Verify(f.ctx, blob.Ref{Hash: ref.Hash, Size: ref.Size}))
+	var damage *batchlog.CorruptError
+	switch {
+	case errors.As(err, &damage):
+		p.What, p.File, p.Offset = fmt.Sprintf("blob of commit %d: %v", id, err), damage.File, damage.Offset
+		f.report.add(p)
+	case errors.Is(err, batchlog.ErrNotFound):
+		p.What = fmt.Sprintf("blob %s of commit %d is missing", ref, id)
+		f.report.add(p)
+	case err != nil:
+		return err
+	}
+	f.progress(Progress{Stage: "blobs", Done: f.report.BlobBytes, Unit: "bytes"})
 	return nil
 }
 
@@ -304,6 +373,9 @@ func (f *fold) compareNext(have, want *side) error {
 	}
 	if order <= 0 {
 		f.report.Keys++
+		if err := f.checkBlob(0, have.key, have.value); err != nil {
+			return err
+		}
 		if err := have.next(); err != nil {
 			return err
 		}

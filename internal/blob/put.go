@@ -230,6 +230,9 @@ func fill(ctx context.Context, r io.Reader, b []byte) (n int, ended bool, err er
 // publish gives the file its name, for good, unless the content is here already. kept says whether it did so.
 func (w *writer) publish(ref Ref) (kept bool, err error) {
 	s := w.store
+	if s.opts.Claim != nil {
+		s.opts.Claim(ref.Hash)
+	}
 	folder := &s.folders[ref.Hash[0]]
 	folder.Lock()
 	defer folder.Unlock()

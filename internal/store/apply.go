@@ -68,6 +68,25 @@ func (s *Store) applyBatch(records []batchlog.Record) error {
 	return nil
 }
 
+// Load makes the changes of ops and leaves the mark where it is: for a store that is not read before a commit follows, of which these are a part.
+func (s *Store) Load(ops []byte, count int) error {
+	if !s.use.enter() {
+		return batchlog.ErrClosed
+	}
+	defer s.use.leave()
+	if err := s.Failed(); err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	data := append(b.Repr(), ops...)
+	binary.LittleEndian.PutUint32(data[batchCount:], uint32(count))
+	err := b.SetRepr(data)
+	if err == nil {
+		err = s.db.Apply(b, pebble.NoSync)
+	}
+	return errors.Join(err, b.Close())
+}
+
 // fill makes b the changes of records. Their bytes are taken over as they are: ops are encoded as Pebble encodes them.
 func fill(b *pebble.Batch, records []batchlog.Record) (size int, err error) {
 	data := b.Repr()

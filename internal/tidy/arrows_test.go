@@ -24,6 +24,8 @@ var arrows = map[string][]string{
 	"internal/tier":    {".", "internal/segment"},
 	"internal/opjson":  {"."},
 
+	"internal/chainsort": {"."},
+
 	"internal/taskstate": {"."},
 	"internal/roster":    {".", "internal/taskstate"},
 	"internal/blob":      {},
@@ -76,6 +78,8 @@ var modules = map[string][]string{
 	"internal/simtest": {vfs + "/...", "github.com/anishathalye/porcupine"},
 	"cmd/batchlog":     {vfs, "github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"examples/...":     {vfs},
+
+	"internal/chainsort": {vfs},
 }
 
 // testModules says what a package's tests may import beside that. The disks that lose writes and fail are in packages below vfs.
