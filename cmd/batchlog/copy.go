@@ -55,8 +55,9 @@ func newTransfer(a *app, flags copyFlags, cmd *cobra.Command) *cobra.Command {
 
 // A copied is what copy --json prints.
 type copied struct {
-	ID  batchlog.ID `json:"id"`
-	Ops int64       `json:"ops"` // of the commit: one a key, with move two
+	ID   batchlog.ID `json:"id"`
+	Ops  int64       `json:"ops"`  // of the commit: with move also those that delete
+	Keys int64       `json:"keys"` // that were copied or moved
 }
 
 func (a *app) copy(ctx context.Context, from, to string, flags copyFlags) error {
@@ -100,7 +101,7 @@ func (a *app) copy(ctx context.Context, from, to string, flags copyFlags) error 
 			return interruption(ctx, err)
 		}
 		stages.end()
-		return a.printCopied(ctx, db, id, flags.move)
+		return a.printCopied(ctx, db.DB, id)
 	})
 }
 
@@ -117,28 +118,37 @@ func (f *copyFlags) fill(c *batchlog.Chain, dst, src *batchlog.Space, r batchlog
 	return c.CopyRange(dst, src, r)
 }
 
-func (a *app) printCopied(ctx context.Context, db *local.DB, id batchlog.ID, moved bool) error {
-	ops, err := opsOf(ctx, db.DB, id)
+func (a *app) printCopied(ctx context.Context, db *batchlog.DB, id batchlog.ID) error {
+	done, err := readCopied(ctx, db, id)
 	switch {
 	case err != nil:
-		return fmt.Errorf("it is commit %d; read it: %w", id, interruption(ctx, err))
+		return fmt.Errorf("it is commit %d, and durable; count its keys: %w", id, interruption(ctx, err))
 	case a.json:
-		return a.printJSON(copied{id, ops})
-	case moved:
-		_, err = fmt.Fprintf(a.out, "commit %d: %s\n", id, counted(ops, "op"))
-	default:
-		_, err = fmt.Fprintf(a.out, "commit %d: %s\n", id, counted(ops, "key"))
+		return a.printJSON(done)
 	}
+	_, err = fmt.Fprintf(a.out, "commit %d: %s\n", id, counted(done.Keys, "key"))
 	return err
 }
 
-// opsOf is how many ops a commit has.
-func opsOf(ctx context.Context, db *batchlog.DB, id batchlog.ID) (int64, error) {
+// readCopied reads what a commit has done.
+func readCopied(ctx context.Context, db *batchlog.DB, id batchlog.ID) (copied, error) {
 	for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.At(id), Until: id}) {
 		if err != nil {
-			return 0, err
+			return copied{}, err
 		}
-		return int64(c.Len()), nil
+		done := copied{ID: id, Ops: int64(c.Len())}
+		for op, err := range c.Ops() {
+			if err == nil && ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			if err != nil {
+				return copied{}, err
+			}
+			if op.Kind == batchlog.OpPut {
+				done.Keys++
+			}
+		}
+		return done, nil
 	}
-	return 0, fmt.Errorf("no commit %d in the log", id)
+	return copied{}, fmt.Errorf("no commit %d in the log", id)
 }

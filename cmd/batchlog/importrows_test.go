@@ -100,7 +100,7 @@ func TestImportRows(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for _, mode := range []string{"", "--atomic", "gzip", "stdin"} {
 				cli := newCLI(t)
-				if mode == "--atomic" && (strings.Contains(c.args, "--batch") || !cli.chains()) {
+				if mode == "--atomic" && strings.Contains(c.args, "--batch") {
 					continue
 				}
 				args := append([]string{"import", c.format, file(t, "in", c.in), "--space", "s/t"}, strings.Fields(c.args)...)
@@ -119,30 +119,6 @@ func TestImportRows(t *testing.T) {
 				equal(t, mode, strings.TrimSuffix(cli.must("scan", "s/t", "--json"), "\n"), c.want)
 			}
 		})
-	}
-}
-
-// chains reports whether the engine takes chains.
-func (c *cli) chains() (yes bool) {
-	c.t.Helper()
-	a := &app{dir: c.db, err: io.Discard}
-	db, err := a.openDB(c.db, true)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer db.Close()
-	chain, err := db.Chain(c.t.Context())
-	if err != nil {
-		return false
-	}
-	return chain.Close() == nil
-}
-
-// needsChains skips a test that can't be run without.
-func (c *cli) needsChains() {
-	c.t.Helper()
-	if !c.chains() {
-		c.t.Skip("the engine takes no chains")
 	}
 }
 
@@ -342,9 +318,6 @@ func (s *stalling) Read(p []byte) (int, error) {
 func TestImportRowsInterrupted(t *testing.T) {
 	for _, mode := range []string{"--batch=10", "--atomic"} {
 		c := newCLI(t)
-		if mode == "--atomic" && !c.chains() {
-			continue
-		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		in := &stalling{strings.NewReader(numbers(100)), func() { cancel(&interruptError{signal: syscall.SIGINT}) }}
 		r := c.runWith(ctx, in, "import", "ndjson", "-", "--space", "s", "--key", "id", mode)

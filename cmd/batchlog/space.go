@@ -154,7 +154,7 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 	cmd.Flags().StringVar(&flags.log, "log", flags.log, "`NAME` of the log")
 	cmd.Flags().Var(&flags.hotTTL, "hot-ttl", "how long sealed segments stay in the database's directory, as 12h or 30d; 0s: for ever")
 	cmd.Flags().Var(&flags.segmentBytes, "segment-bytes", "size at which a segment is sealed and the next one begun, as 64MiB; 0: the default")
-	cmd.Flags().Var(&flags.blobBytes, "blob-bytes", "values from this size on bypass log and store, as blobs, as 1MiB; 0: only those that are put as such")
+	cmd.Flags().Var(&flags.blobBytes, "blob-bytes", "size from which on values are blobs, outside of log and store, as 1MiB, at least 1KiB; 0: only those that are put as such")
 	cmd.Flags().StringArrayVar(&flags.dirs, "dir", nil, "`DIR` for segments, which are striped over all that are given; '' alone: the database's own")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "say what would change, and change nothing")
 	return cmd
