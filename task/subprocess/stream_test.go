@@ -37,6 +37,29 @@ func TestStreamedWindow(t *testing.T) {
 	checkChain(t, db, last)
 }
 
+// So does the commit of a chain.
+func TestStreamedChain(t *testing.T) {
+	db := mem(t)
+	fill(t, db, 3)
+	c, err := db.Chain(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := bytes.Repeat([]byte("v"), 1000)
+	for i := range 12_000 {
+		c.Put(db.Space("source"), batchlog.K("large", i), value)
+	}
+	if _, err := c.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	last := fill(t, db, 3)
+	run(t, db, pool(t, db, options(t, "chain")), task.Task{Window: task.Limit{Commits: 3}}, last)
+	checkChain(t, db, last)
+}
+
 // A line above the limit is refused before any of it is sent.
 func TestStreamedWindowTooLong(t *testing.T) {
 	db := mem(t)
