@@ -68,7 +68,7 @@ var errStopped = errors.New("stopped")
 
 // dispatch reads lines and starts an attempt for each, until the input or ctx ends. stop ends it for an attempt that failed.
 func (w *bulk) dispatch(ctx context.Context, stop context.CancelCauseFunc, db *batchlog.DB, in io.Reader, pending chan<- *attempt) error {
-	lines := readLines(ctx, in)
+	lines := readLines(ctx, in, maxLineBytes)
 	parser := opjson.NewParser(db)
 	turns := make(chan struct{}, w.parallel) // one in it for each batch that is under way
 	room := newGate(bulkBytes)
@@ -227,10 +227,7 @@ func (s *span) add(o outcome) {
 
 // String is s for people.
 func (s *span) String() string {
-	ids := fmt.Sprintf("ids %d to %d", s.low, s.high)
-	if s.low == s.high {
-		ids = fmt.Sprintf("id %d", s.low)
-	}
+	ids := idsText(s.low, s.high)
 	switch s.count {
 	case 0:
 		return "no line was committed"
@@ -260,6 +257,7 @@ var errLongLine = fmt.Errorf("line longer than %s", limitText(maxLineBytes))
 // A line is one line of input, without its end.
 type line struct {
 	number int64
+	offset int64  // of its first byte in the input
 	text   []byte // valid until the next line is asked for
 	err    error  // errLongLine, or why there are no more lines
 }
@@ -267,12 +265,13 @@ type line struct {
 // A lineReader hands out lines that a goroutine reads ahead, so that it can be left while a read hangs.
 type lineReader struct {
 	ctx   context.Context
+	limit int // of a line, in bytes
 	lines chan line
 	free  chan []byte
 }
 
-func readLines(ctx context.Context, in io.Reader) *lineReader {
-	r := &lineReader{ctx: ctx, lines: make(chan line), free: make(chan []byte, 2)}
+func readLines(ctx context.Context, in io.Reader, limitBytes int) *lineReader {
+	r := &lineReader{ctx: ctx, limit: limitBytes, lines: make(chan line), free: make(chan []byte, 2)}
 	r.free <- nil
 	r.free <- nil
 	go r.readLoop(bufio.NewReaderSize(in, 256<<10))
@@ -281,6 +280,7 @@ func readLines(ctx context.Context, in io.Reader) *lineReader {
 
 func (r *lineReader) readLoop(in *bufio.Reader) {
 	defer close(r.lines)
+	offset := int64(0)
 	for number := int64(1); ; number++ {
 		var buf []byte
 		select {
@@ -288,9 +288,11 @@ func (r *lineReader) readLoop(in *bufio.Reader) {
 		case <-r.ctx.Done():
 			return
 		}
-		l := line{number: number}
+		l := line{number: number, offset: offset}
 		var err error
-		l.text, err = readLine(in, buf[:0])
+		var read int64
+		l.text, read, err = readLine(in, buf[:0], r.limit)
+		offset += read
 		switch {
 		case errors.Is(err, io.EOF) && len(l.text) == 0:
 			return
@@ -310,12 +312,13 @@ func (r *lineReader) readLoop(in *bufio.Reader) {
 	}
 }
 
-// readLine appends the next line to buf. Of one that is too long it reads all and keeps nothing.
-func readLine(in *bufio.Reader, buf []byte) ([]byte, error) {
+// readLine appends the next line to buf, and says how many bytes it has read. Of a line that is too long it reads all and keeps nothing.
+func readLine(in *bufio.Reader, buf []byte, limit int) (_ []byte, read int64, _ error) {
 	long := false
 	for {
 		part, err := in.ReadSlice('\n')
-		if long = long || len(buf)+len(part) > maxLineBytes; long {
+		read += int64(len(part))
+		if long = long || len(buf)+len(bytes.TrimSuffix(part, []byte("\n"))) > limit; long {
 			buf = nil
 		} else {
 			buf = append(buf, part...)
@@ -326,7 +329,7 @@ func readLine(in *bufio.Reader, buf []byte) ([]byte, error) {
 		if long && (err == nil || errors.Is(err, io.EOF)) {
 			err = errLongLine
 		}
-		return bytes.TrimSuffix(buf, []byte("\n")), err
+		return bytes.TrimSuffix(buf, []byte("\n")), read, err
 	}
 }
 

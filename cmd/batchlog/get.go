@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,25 +49,68 @@ func (f *readFlags) options() ([]batchlog.ReadOption, error) {
 	return opts, nil
 }
 
+// getFlags are the flags of get.
+type getFlags struct {
+	readFlags
+	out    string
+	force  bool
+	part   string
+	given  func(flag string) bool
+	offset int64 // of part
+	length int64 // of part; -1: to the end
+}
+
 func newGet(a *app) *cobra.Command {
-	var flags readFlags
+	var flags getFlags
 	cmd := &cobra.Command{
 		Use:   "get SPACE KEY",
-		Short: "Write the value of a key to stdout",
-		Long: `The bytes of the value are written as they are: no newline is added, and --json changes nothing. A key that is not there
-is exit code 3.`,
+		Short: "Write the value of a key to stdout, or to a file",
+		Long: `The bytes of the value are written as they are: no newline is added. A value of any size, a blob too, is streamed and every byte of it
+checked on the way. A key that is not there is exit code 3.
+
+With --out it goes to a file, which is there when all of it is: it is written under another name beside it, synced and renamed. When
+that fails what was there before stays. A file that is there is not overwritten without --force.`,
 		Example: `  batchlog get users alice
-  batchlog get users/eu '["bob",7]' > bob.txt`,
+  batchlog get users/eu '["bob",7]' > bob.txt
+  batchlog get users/eu '["bob",7]' --out bob.bin --force
+  batchlog get users alice --range 0:1`,
 		Args: takes(2, 2),
 		RunE: a.runs(func(ctx context.Context, args []string) error { return a.get(ctx, args, flags) }),
 	}
+	cmd.Flags().StringVar(&flags.out, "out", "", "write to `FILE`; - is stdout")
+	cmd.Flags().BoolVar(&flags.force, "force", false, "overwrite the file if it is there")
+	cmd.Flags().StringVar(&flags.part, "range", "", "only the bytes from OFFSET on, so many of them or as many as there are: `OFFSET:LENGTH`, or OFFSET: to the end")
+	flags.given = cmd.Flags().Changed
 	flags.add(cmd)
 	return cmd
 }
 
-func (a *app) get(ctx context.Context, args []string, flags readFlags) error {
+// parsePart sets offset and length from --range.
+func (f *getFlags) parsePart() error {
+	f.length = -1
+	if !f.given("range") {
+		return nil
+	}
+	from, length, ok := strings.Cut(f.part, ":")
+	var err error
+	if f.offset, err = parseBytes(from); err == nil && length != "" {
+		f.length, err = parseBytes(length)
+	}
+	if err == nil && !ok {
+		err = errors.New("a colon is missing")
+	}
+	if err != nil {
+		return usagef("--range %q: %w; write it as 1024:512, or 1MiB: for all from there on", f.part, err)
+	}
+	return nil
+}
+
+func (a *app) get(ctx context.Context, args []string, flags getFlags) error {
 	opts, err := flags.options()
 	if err != nil {
+		return err
+	}
+	if err := flags.parsePart(); err != nil {
 		return err
 	}
 	path, err := pathArg(args[0])
@@ -76,16 +121,88 @@ func (a *app) get(ctx context.Context, args []string, flags readFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.withDB(false, func(db *local.DB) error {
+	toFile := flags.out != "" && flags.out != "-"
+	switch {
+	case flags.given("out") && flags.out == "":
+		return usagef("--out is empty: name a file")
+	case flags.force && !toFile:
+		return usagef("--force is for --out FILE")
+	case toFile:
+		if err := mayWrite(flags.out, flags.force); err != nil {
+			return err
+		}
+	}
+	return a.withDB(false, func(db *local.DB) (err error) {
 		s := db.Space(path...)
-		value, err := s.Get(ctx, key, opts...)
+		value, err := s.Blob(ctx, key, opts...)
 		if errors.Is(err, batchlog.ErrNotFound) {
 			return &notFoundError{what: fmt.Sprintf("no key %s in space %s", key, s)}
 		}
 		if err != nil {
 			return interruption(ctx, err)
 		}
-		_, err = a.out.Write(value)
-		return err
+		defer func() { err = errors.Join(err, value.Close()) }()
+		if flags.offset > value.Size() {
+			return usagef("--range %s begins behind the end: the value has %s bytes", flags.part, countText(value.Size()))
+		}
+		length := value.Size() - flags.offset
+		if flags.length >= 0 {
+			length = min(length, flags.length)
+		}
+		if _, err := value.Seek(flags.offset, io.SeekStart); err != nil {
+			return err
+		}
+		if toFile {
+			return a.getFile(ctx, value, length, flags)
+		}
+		return interruption(ctx, copyValue(&checkedWriter{ctx, a.out}, value, length))
 	})
+}
+
+// getFile writes length bytes of in to the file that the flags name, and says so.
+func (a *app) getFile(ctx context.Context, in *batchlog.Blob, length int64, flags getFlags) error {
+	stages := &stageMeter{meters: a.meters()}
+	written := int64(0)
+	err := writeFile(flags.out, flags.force, func(f io.Writer) error {
+		out := &checkedWriter{ctx, f}
+		return copyValue(writerFunc(func(p []byte) (int, error) {
+			n, err := out.Write(p)
+			written += int64(n)
+			stages.set("read", "B", written, length, written)
+			return n, err
+		}), in, length)
+	})
+	stages.end()
+	if err != nil {
+		return interruption(ctx, err)
+	}
+	if a.json {
+		return a.printJSON(struct {
+			File string `json:"file"`
+			Size int64  `json:"size"`
+		}{flags.out, length})
+	}
+	_, err = fmt.Fprintf(a.out, "%s to %s\n", bytesText(length), flags.out)
+	return err
+}
+
+// copyBytes is the buffer with which a part of a value is copied.
+const copyBytes = 1 << 20
+
+// copyValue copies length bytes of in, from where it stands, to out.
+func copyValue(out io.Writer, in *batchlog.Blob, length int64) error {
+	at, err := in.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	var n int64
+	if at+length == in.Size() {
+		n, err = in.WriteTo(out)
+	} else {
+		n, err = io.CopyBuffer(out, io.LimitReader(in, length), make([]byte, min(copyBytes, length+1)))
+	}
+	if err == nil && n != length {
+		err = fmt.Errorf("%d bytes of %d: %w", n, length, io.ErrUnexpectedEOF)
+	}
+	return err
 }

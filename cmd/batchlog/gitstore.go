@@ -85,42 +85,56 @@ type omittedBlob struct {
 	Size int64  `json:"size"`
 }
 
-// A batchBuilder makes the batches of git commits, one after the other.
+// A batchBuilder makes the ops of git commits, one after the other: a batch for each, or all into one chain.
 type batchBuilder struct {
 	*gitStore
 	blobs   *blobReader
 	maxBlob int64 // 0: no bound
 
-	// of the batch that is being made
-	batch *batchlog.Batch
-	full  bool // not all of the ops are in it: it would be too large
+	out interface { // where ops go
+		Put(s *batchlog.Space, k batchlog.Key, value []byte)
+		Delete(s *batchlog.Space, k batchlog.Key)
+	}
+	batch *batchlog.Batch // that is being made; nil: out is a chain
+	full  bool            // not all of the ops are in out: that would be too large
 	buf   []byte
 }
 
 // build makes the batch that imports c and leaves the state at head.
 func (b *batchBuilder) build(c *gitCommit, head gitHead) (*batchlog.Batch, error) {
-	b.full = false
-	b.batch = &batchlog.Batch{
-		Token:  "git:" + b.name + ":" + c.Hash,
-		Labels: map[string]string{"author": labelText(c.Author), "time": labelText(c.Time), "hash": c.Hash},
+	b.batch = &batchlog.Batch{Token: "git:" + b.name + ":" + c.Hash, Labels: commitLabels(c)}
+	b.out = b.batch
+	if err := b.add(c, head); err != nil {
+		return nil, err
 	}
+	return b.batch, nil
+}
+
+// commitLabels are the labels of the commit that leaves the tree of c.
+func commitLabels(c *gitCommit) map[string]string {
+	return map[string]string{"author": labelText(c.Author), "time": labelText(c.Time), "hash": c.Hash}
+}
+
+// add adds the ops that import c and leave the state at head.
+func (b *batchBuilder) add(c *gitCommit, head gitHead) error {
+	b.full = false
 	blobBytes, err := b.putBlobs(c, head.Lossy)
 	if err != nil {
-		return nil, fmt.Errorf("git commit %s: %w", c.Hash, err)
+		return fmt.Errorf("git commit %s: %w", c.Hash, err)
 	}
 	for _, change := range c.changes {
 		b.apply(change, head.Lossy)
 	}
 	if err := b.putJSON(b.commits, batchlog.K(c.Hash), c); err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.putJSON(b.state, headKey, head); err != nil {
-		return nil, err
+		return err
 	}
 	if b.full {
-		return nil, &largeCommitError{commit: c, bytes: blobBytes, maxBlob: b.maxBlob}
+		return &largeCommitError{commit: c, bytes: blobBytes, maxBlob: b.maxBlob, atomic: b.batch == nil}
 	}
-	return b.batch, nil
+	return nil
 }
 
 // labelText is the first few KiB of s, as labels have a limit and authors' names have none.
@@ -183,8 +197,11 @@ func (b *batchBuilder) putBlobs(c *gitCommit, lossy bool) (total int64, err erro
 	return total, err
 }
 
-// fits says whether an op of so many bytes, path of the space and lengths left out, goes into the batch as well.
+// fits says whether an op of so many bytes, path of the space and lengths left out, goes into out as well.
 func (b *batchBuilder) fits(bytes int) bool {
+	if b.batch == nil {
+		return true // a chain has no bound
+	}
 	const beside = 1024 // path and lengths; rather more than they take
 	b.full = b.full || b.batch.Size()+bytes+beside > batchlog.MaxBatchBytes-batchlog.MaxMetaBytes
 	return !b.full
@@ -192,13 +209,13 @@ func (b *batchBuilder) fits(bytes int) bool {
 
 func (b *batchBuilder) put(s *batchlog.Space, k batchlog.Key, value []byte) {
 	if b.fits(len(k) + len(value)) {
-		b.batch.Put(s, k, value)
+		b.out.Put(s, k, value)
 	}
 }
 
 func (b *batchBuilder) delete(s *batchlog.Space, k batchlog.Key) {
 	if b.fits(len(k)) {
-		b.batch.Delete(s, k)
+		b.out.Delete(s, k)
 	}
 }
 
@@ -213,9 +230,14 @@ type largeCommitError struct {
 	commit  *gitCommit
 	bytes   int64 // of the blobs that it puts
 	maxBlob int64
+	atomic  bool // it was to go into a chain, which only a blob can be too large for
 }
 
 func (e *largeCommitError) Error() string {
+	if e.atomic {
+		return fmt.Sprintf("git commit %s (%s) has a blob that is larger than a value can be, %s bytes; --max-blob BYTES leaves out the content of larger blobs", e.commit.Hash,
+			printable(clipped(e.commit.Subject, 60, "…")), countText(batchlog.MaxValueBytes))
+	}
 	text := fmt.Sprintf("git commit %s (%s) is too large: it changes %s, %s of content, and a batch holds %s", e.commit.Hash,
 		printable(clipped(e.commit.Subject, 60, "…")), counted(len(e.commit.changes), "path"), bytesText(e.bytes), limitText(batchlog.MaxBatchBytes))
 	if e.maxBlob == 0 {

@@ -23,6 +23,7 @@ type importPlan struct {
 	All     bool   // all commits instead
 	Limit   int64  // at most so many in this run, the oldest of those that are not there yet; 0: all
 	MaxBlob int64  // larger blobs are left out, their hashes kept; 0: none
+	Atomic  bool   // all in one commit
 }
 
 // An importResult says what was imported.
@@ -46,6 +47,8 @@ type importer struct {
 	store *gitStore
 	plan  importPlan
 	meter func(total int64) *meter
+	// progress is told how far the chain of an atomic import is; nil: nobody.
+	progress func(batchlog.ChainProgress)
 }
 
 // A movedError says that the commit which was imported last is not where the next ones would follow it.
@@ -83,6 +86,9 @@ func (im *importer) run(ctx context.Context) (r importResult, err error) {
 	todo.hashes = todo.hashes[:n*int64(todo.size)]
 	m := im.meter(n)
 	defer m.end()
+	if im.plan.Atomic {
+		return im.runAtomic(ctx, r, todo, head, known, m)
+	}
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	batches, release := ahead(reading, aheadBytes, im.batches(reading, todo, head))
@@ -98,7 +104,7 @@ func (im *importer) run(ctx context.Context) (r importResult, err error) {
 			return r, fmt.Errorf("git commit %s: %w", b.head.Hash, err)
 		}
 		if id <= known {
-			return r, fmt.Errorf("git commit %s is in the log as commit %d, but %s does not say so: that space was changed by others; import into another one with --name NAME", b.head.Hash, id, im.store.state)
+			return r, im.changed(b.head.Hash, id)
 		}
 		known = id
 		r.took(id, b)
@@ -112,6 +118,75 @@ func (im *importer) run(ctx context.Context) (r importResult, err error) {
 		return r, context.Cause(ctx)
 	}
 	return r, fmt.Errorf("git came to an end after %d of %d commits", r.Commits, n)
+}
+
+// changed is the error for a git commit that is in the log although the state says that it isn't.
+func (im *importer) changed(hash string, id batchlog.ID) error {
+	return fmt.Errorf("git commit %s is in the log as commit %d, but %s does not say so: that space was changed by others; import into another one with --name NAME",
+		hash, id, im.store.state)
+}
+
+// runAtomic imports all of todo as one commit, the ops of which are those of the batches it would be else, in the same order.
+func (im *importer) runAtomic(ctx context.Context, r importResult, todo *chain, head gitHead, known batchlog.ID, m *meter) (_ importResult, err error) {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	blobs, err := im.repo.blobs(reading)
+	if err != nil {
+		return r, err
+	}
+	defer blobs.close()
+	whole, err := im.store.db.Chain(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, whole.Close()) }()
+	whole.Progress = func(p batchlog.ChainProgress) {
+		if im.progress != nil && p.Stage != "fill" { // m shows that
+			im.progress(p)
+		}
+	}
+	builder := &batchBuilder{gitStore: im.store, blobs: blobs, maxBlob: im.plan.MaxBlob, out: whole}
+	n := int64(todo.count())
+	read := int64(0)
+	start := head.Hash
+	head.All, head.Lossy = im.plan.All, head.Lossy || im.plan.MaxBlob > 0
+	for c, err := range im.repo.history(reading, todo, 0, start) {
+		if err == nil {
+			head.Hash, head.Count = c.Hash, head.Count+1
+			whole.Labels = commitLabels(c)
+			err = builder.add(c, head)
+		}
+		if err == nil {
+			err = whole.Err()
+		}
+		if ctx.Err() != nil {
+			return r, context.Cause(ctx)
+		}
+		if err != nil {
+			return r, err
+		}
+		read++
+		m.set(read, whole.Size())
+	}
+	m.end()
+	if ctx.Err() != nil {
+		return r, context.Cause(ctx)
+	}
+	if read != n {
+		return r, fmt.Errorf("git came to an end after %d of %d commits", read, n)
+	}
+	whole.Token = "git:" + im.store.name + ":" + head.Hash + ":atomic"
+	ops, bytes := whole.Len(), whole.Size()
+	id, err := whole.Commit(ctx)
+	if err != nil {
+		return r, err
+	}
+	if id <= known {
+		return r, im.changed(head.Hash, id)
+	}
+	r.First, r.Last, r.Commits, r.Left = id, id, n, r.Left-n
+	r.Ops, r.Bytes, r.Total, r.Hash = ops, bytes, head.Count, head.Hash
+	return r, nil
 }
 
 func (r *importResult) took(id batchlog.ID, b builtBatch) {

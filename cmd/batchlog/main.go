@@ -1,4 +1,4 @@
-// Command batchlog reads, writes and follows a batchlog database in a directory, and loads git histories into one.
+// Command batchlog reads, writes and follows a batchlog database in a directory, and loads lines of JSON, CSV and git histories into one.
 //
 //	batchlog put users alice '{"age":42}'
 //	batchlog scan users

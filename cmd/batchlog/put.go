@@ -24,18 +24,36 @@ func (f *writeFlags) add(cmd *cobra.Command) {
 }
 
 func newPut(a *app) *cobra.Command {
-	var flags writeFlags
+	var (
+		flags writeFlags
+		file  string
+	)
 	cmd := &cobra.Command{
 		Use:   "put SPACE KEY [VALUE|-]",
 		Short: "Set the value of a key",
 		Long: `The value is the argument as it is. Without one, or with -, it is read from stdin to its end, byte for byte. It prints
-the id of the commit when that is durable. The database is created if it is not there.`,
+the id of the commit when that is durable. The database is created if it is not there.
+
+With --file the value may be larger than memory: it is streamed into a blob, a file of its own beside log and store that is named by the hash of
+its content. The log has the reference; the same content is stored once. The blob is durable before the commit is.`,
 		Example: `  batchlog put users alice '{"age":42}'
   batchlog put users/eu '["bob",7]' hello --label actor=me
-  echo hello | batchlog put / greeting`,
+  echo hello | batchlog put / greeting
+  head -c 1000000 /dev/zero | batchlog put files zeros --file -`,
 		Args: takes(2, 3),
-		RunE: a.runs(func(ctx context.Context, args []string) error { return a.put(ctx, args, flags) }),
 	}
+	cmd.RunE = a.runs(func(ctx context.Context, args []string) error {
+		switch {
+		case !cmd.Flags().Changed("file"):
+			return a.put(ctx, args, flags)
+		case len(args) == 3:
+			return usagef("VALUE and --file exclude each other")
+		case file == "":
+			return usagef("--file is empty: name a file")
+		}
+		return a.putFile(ctx, args[0], args[1], file, flags)
+	})
+	cmd.Flags().StringVar(&file, "file", "", "the value is the content of `FILE`, of any size; - is stdin")
 	flags.add(cmd)
 	return cmd
 }
@@ -52,6 +70,46 @@ func (a *app) put(ctx context.Context, args []string, flags writeFlags) error {
 		}
 		value, err := readAll(ctx, a.in)
 		b.Put(s, key, value)
+		return err
+	})
+}
+
+// putFile stores a file as a blob, sets the value of a key to it, and prints commit and hash.
+func (a *app) putFile(ctx context.Context, space, key, file string, flags writeFlags) (err error) {
+	path, err := pathArg(space)
+	if err != nil {
+		return err
+	}
+	k, err := parseKey(key)
+	if err != nil {
+		return err
+	}
+	b := &batchlog.Batch{Token: flags.token}
+	if b.Labels, err = parseLabels(flags.labels); err != nil {
+		return err
+	}
+	in, err := a.openInput(ctx, file, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	return a.withDB(true, func(db *local.DB) error {
+		stages := &stageMeter{meters: a.meters()}
+		ref, err := db.StoreBlobProgress(ctx, in, func(n int64) { stages.set("store", "B", n, in.size, n) })
+		stages.end()
+		if err != nil {
+			return interruption(ctx, err)
+		}
+		b.PutRef(db.Space(path...), k, ref)
+		id, err := db.Write(ctx, b)
+		if err != nil {
+			return interruption(ctx, err)
+		}
+		if a.json {
+			_, err = fmt.Fprintf(a.out, "{\"id\":%d,\"sha256\":\"%s\",\"size\":%d}\n", id, ref, ref.Size)
+		} else {
+			_, err = fmt.Fprintf(a.out, "commit %d: %s, sha256 %s\n", id, bytesText(ref.Size), ref)
+		}
 		return err
 	})
 }

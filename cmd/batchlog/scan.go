@@ -16,13 +16,25 @@ import (
 	"github.com/bytespace/batchlog/local"
 )
 
+// rangeFlags are the flags of commands that work on a range of keys.
+type rangeFlags struct {
+	prefix, from, to string
+	given            func(flag string) bool
+}
+
+func (f *rangeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.prefix, "prefix", "", "only string keys that begin with `P`, or array keys if P is a JSON array")
+	cmd.Flags().StringVar(&f.from, "from", "", "only keys from `KEY` on")
+	cmd.Flags().StringVar(&f.to, "to", "", "only keys below `KEY`")
+	f.given = cmd.Flags().Changed
+}
+
 type scanFlags struct {
 	readFlags
-	prefix, from, to string
-	hasPrefix        bool
-	hasFrom, hasTo   bool
-	reverse          bool
-	limit            int
+	rangeFlags
+	reverse bool
+	limit   int
+	blobs   bool
 }
 
 func newScan(a *app) *cobra.Command {
@@ -32,36 +44,35 @@ func newScan(a *app) *cobra.Command {
 		Short: "List the keys of a space with their values",
 		Long: `Keys come in their order, as they all were at one moment; those of spaces within SPACE are not among them. A line is the
 key, a tab and the value: as it is where it is printable text, quoted where it has line ends or tabs, else 0x and its
-bytes in hex. With --json a line is {"key":…,"value":…}, with {"$base64":"…"} for values that are not UTF-8.`,
+bytes in hex. With --json a line is {"key":…,"value":…}, with {"$base64":"…"} for values that are not UTF-8.
+
+Of a blob there is its size and hash: <blob 1.20 GB sha256:…>, or {"key":…,"blob":{"sha256":"…","size":…}}. With --blobs its content is
+read, unless it is larger than a value that is no blob may be (64 MiB); get reads one of any size.`,
 		Example: `  batchlog scan users
   batchlog scan users --prefix al
   batchlog scan users/eu --prefix '["bob"]' --json
   batchlog scan users --from alice --to carol --reverse --limit 10`,
 		Args: takes(1, 1),
+		RunE: a.runs(func(ctx context.Context, args []string) error { return a.scan(ctx, args[0], flags) }),
 	}
-	cmd.RunE = a.runs(func(ctx context.Context, args []string) error {
-		f := cmd.Flags()
-		flags.hasPrefix, flags.hasFrom, flags.hasTo = f.Changed("prefix"), f.Changed("from"), f.Changed("to")
-		return a.scan(ctx, args[0], flags)
-	})
-	cmd.Flags().StringVar(&flags.prefix, "prefix", "", "only string keys that begin with `P`, or array keys if P is a JSON array")
-	cmd.Flags().StringVar(&flags.from, "from", "", "only keys from `KEY` on")
-	cmd.Flags().StringVar(&flags.to, "to", "", "only keys below `KEY`")
+	flags.rangeFlags.add(cmd)
 	cmd.Flags().BoolVar(&flags.reverse, "reverse", false, "from the highest key to the lowest")
 	cmd.Flags().IntVar(&flags.limit, "limit", 0, "at most `N` keys; 0: all")
-	flags.add(cmd)
+	cmd.Flags().BoolVar(&flags.blobs, "blobs", false, "read the content of blobs, too")
+	flags.readFlags.add(cmd)
 	return cmd
 }
 
-func (f *scanFlags) keys() (batchlog.Range, error) {
+// keys is the range that the flags stand for.
+func (f *rangeFlags) keys() (batchlog.Range, error) {
 	var r batchlog.Range
 	var err error
-	if f.hasPrefix {
+	if f.given("prefix") {
 		if r, err = parsePrefix(f.prefix); err != nil {
 			return r, err
 		}
 	}
-	if f.hasFrom {
+	if f.given("from") {
 		low, err := parseKey(f.from)
 		if err != nil {
 			return r, err
@@ -70,7 +81,7 @@ func (f *scanFlags) keys() (batchlog.Range, error) {
 			r.Low = low
 		}
 	}
-	if f.hasTo {
+	if f.given("to") {
 		high, err := parseKey(f.to)
 		if err != nil {
 			return r, err
@@ -101,6 +112,9 @@ func (a *app) scan(ctx context.Context, space string, flags scanFlags) error {
 	if flags.reverse {
 		opts = append(opts, batchlog.ScanReverse())
 	}
+	if !flags.blobs {
+		opts = append(opts, batchlog.BlobRefs())
+	}
 	return a.withDB(false, func(db *local.DB) error {
 		n := 0
 		var line []byte
@@ -127,6 +141,9 @@ func appendEntry(dst []byte, e batchlog.Entry, asJSON bool) (_ []byte, err error
 	if !asJSON {
 		dst = append(dst, e.Key.String()...)
 		dst = append(dst, '\t')
+		if e.Blob != nil && e.Value == nil {
+			return fmt.Appendf(dst, "<blob %s sha256:%s>\n", bytesText(e.Blob.Size), e.Blob), nil
+		}
 		return append(appendReadable(dst, e.Value), '\n'), nil
 	}
 	dst, err = opjson.AppendEntry(dst, e)

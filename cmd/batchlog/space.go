@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -129,6 +130,7 @@ type configureFlags struct {
 	log          string
 	hotTTL       duration
 	segmentBytes byteSize
+	blobBytes    byteSize
 	dirs         []string
 	dryRun       bool
 }
@@ -142,6 +144,7 @@ func newSpaceConfigure(a *app) *cobra.Command {
 with --dry-run not done. In this version there is one log, main, for all spaces: SPACE is /. The database is created if it is not there.`,
 		Example: `  batchlog space configure / --hot-ttl 30d --dry-run
   batchlog space configure / --segment-bytes 16MiB
+  batchlog space configure / --blob-bytes 1MiB
   batchlog space configure / --hot-ttl 0s`,
 		Args: takes(1, 1),
 	}
@@ -151,6 +154,7 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 	cmd.Flags().StringVar(&flags.log, "log", flags.log, "`NAME` of the log")
 	cmd.Flags().Var(&flags.hotTTL, "hot-ttl", "how long sealed segments stay in the database's directory, as 12h or 30d; 0s: for ever")
 	cmd.Flags().Var(&flags.segmentBytes, "segment-bytes", "size at which a segment is sealed and the next one begun, as 64MiB; 0: the default")
+	cmd.Flags().Var(&flags.blobBytes, "blob-bytes", "size from which on values are blobs, outside of log and store, as 1MiB, at least 1KiB; 0: only those that are put as such")
 	cmd.Flags().StringArrayVar(&flags.dirs, "dir", nil, "`DIR` for segments, which are striped over all that are given; '' alone: the database's own")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "say what would change, and change nothing")
 	return cmd
@@ -186,6 +190,12 @@ func (a *app) configure(ctx context.Context, space string, flags configureFlags,
 		}
 		if given("segment-bytes") {
 			config.SegmentBytes = int64(flags.segmentBytes)
+		}
+		if given("blob-bytes") {
+			if flags.blobBytes > math.MaxInt32 {
+				return usagef("--blob-bytes %s is larger than a value that is no blob can be", bytesText(int64(flags.blobBytes)))
+			}
+			config.BlobBytes = int(flags.blobBytes)
 		}
 		if given("dir") {
 			config.Dirs = slices.DeleteFunc(flags.dirs, func(d string) bool { return d == "" })

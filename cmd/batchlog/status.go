@@ -121,6 +121,9 @@ func settingsText(c batchlog.LogConfig) string {
 		size = batchlog.DefaultSegmentBytes
 	}
 	text := fmt.Sprintf("%s, segments of %s", ttl, limitText(size))
+	if c.BlobBytes > 0 {
+		text += fmt.Sprintf(", values from %s on as blobs", limitText(int64(c.BlobBytes)))
+	}
 	if len(c.Dirs) > 0 {
 		text += ", in " + strings.Join(c.Dirs, ", ")
 	}

@@ -22,11 +22,12 @@ func newTail(a *app) *cobra.Command {
 
   {"id":7,"time":"RFC 3339","labels":{…},"ops":[{"put":{"space":…,"key":…,"value":…}},…]}
 
-with ops as write takes them. With SPACEs only commits with an op in one of them, spaces within included, and only those ops. Commits come in the order of their
+with ops as write takes them; a value that is a blob is {"put":{"space":…,"key":…,"blob":{"sha256":"hex","size":N}}}. A chain is one line as any commit, as
+long as it is: nothing holds it in memory here. With SPACEs only commits with an op in one of them, spaces within included, and only those ops. Commits come in the order of their
 ids, each once, none left out; where that can't be kept it ends with an error that says which are missing.
 
 It begins with the oldest commit that the log has and goes on for ever with those that are yet to come, unless --until says
-where to stop. Ctrl-C ends it with exit code 0.`,
+where to stop. Ctrl-C ends it with exit code 0, unless it is in the middle of a line.`,
 		Example: `  batchlog tail --until head
   batchlog tail users --from now
   batchlog tail users/eu '["users",7]' --from 2 --until 3
@@ -73,16 +74,26 @@ func (a *app) tail(ctx context.Context, args []string, from, until string) error
 		}
 		err := a.printCommits(ctx, db, o)
 		var interrupt *interruptError
-		if errors.As(interruption(ctx, err), &interrupt) {
+		var torn *tornError
+		if errors.As(interruption(ctx, err), &interrupt) && !errors.As(err, &torn) {
 			return nil // the way to end it; what was printed is flushed
 		}
 		return err
 	})
 }
 
+// A tornError says that the last line which was printed has no end.
+type tornError struct {
+	id  batchlog.ID
+	err error
+}
+
+func (e *tornError) Error() string { return fmt.Sprintf("in the middle of commit %d: %v", e.id, e.err) }
+func (e *tornError) Unwrap() error { return e.err }
+
 // printCommits prints the commits of a tail. Lines are flushed when there is nothing more to print for now.
 func (a *app) printCommits(ctx context.Context, db *local.DB, o batchlog.TailOptions) error {
-	var line []byte
+	out := &checkedWriter{ctx, a.out}
 	head := batchlog.ID(0) // as it was when last asked
 	o.Bookmarks = true     // they say that nothing more comes for now: time to flush
 	for c, err := range db.Tail(ctx, o) {
@@ -90,11 +101,20 @@ func (a *app) printCommits(ctx context.Context, db *local.DB, o batchlog.TailOpt
 			return err
 		}
 		if !c.Bookmark() {
-			if line, err = opjson.AppendCommit(line[:0], c); err != nil {
-				return err
+			written := false
+			err := opjson.WriteCommit(writerFunc(func(p []byte) (int, error) {
+				n, err := out.Write(p)
+				written = written || n > 0
+				return n, err
+			}), c)
+			if err == nil {
+				_, err = a.out.WriteString("\n")
 			}
-			if _, err := a.out.Write(append(line, '\n')); err != nil {
-				return fmt.Errorf("write output: %w", err)
+			if err != nil && written {
+				err = &tornError{id: c.ID, err: err}
+			}
+			if err != nil {
+				return err
 			}
 		}
 		if c.ID >= head {

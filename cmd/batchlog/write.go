@@ -30,7 +30,7 @@ func newWrite(a *app) *cobra.Command {
   {"ops":[{"put":{"space":"users","key":"alice","value":"…"}}, {"del":{"space":…,"key":…}},
           {"delRange":{"space":…,"low":…,"high":…}}], "token":"…", "labels":{"name":"value"}}
 
-A value is a string, or {"$base64":"…"}. The bounds of a range may be left out. Empty lines are passed over. Lines are read as they come and never all held in memory.
+A value is a string, or {"$base64":"…"}; with "blob":{"sha256":"hex","size":N} in its place it is a blob, whose content must be stored already. The bounds of a range may be left out. Empty lines are passed over. Lines are read as they come and never all held in memory.
 
 As soon as a batch is durable its line {"line":1,"id":7} is printed, in the order of the lines. A line that is refused
 prints {"line":2,"error":"…"} and ends the run with exit code 1: the lines before it are committed, no line after it is written (with

@@ -2,17 +2,65 @@ package opjson
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/bytespace/batchlog"
 )
 
-// AppendCommit appends c, without a line end.
+// pieceBytes is how much of a commit WriteCommit writes at once, but for an op that is larger.
+const pieceBytes = 32 << 10
+
+// WriteCommit writes c, without a line end. It needs memory for its largest op and not for all, so c may be a chain of any size. If there is
+// an error, a part may be written; errors of w are a *[WriteError].
+func WriteCommit(w io.Writer, c *batchlog.Commit) error {
+	write := func(b []byte) error {
+		if _, err := w.Write(b); err != nil {
+			return &WriteError{Err: err}
+		}
+		return nil
+	}
+	piece := pieces.Get().(*[]byte)
+	buf, err := appendCommit((*piece)[:0], c, func(buf []byte) ([]byte, error) {
+		if len(buf) < pieceBytes {
+			return buf, nil
+		}
+		return buf[:0], write(buf)
+	})
+	if err == nil {
+		err = write(buf)
+	}
+	if cap(buf) <= 4*pieceBytes { // a large op is rare: don't keep its memory
+		*piece = buf
+	}
+	pieces.Put(piece)
+	return err
+}
+
+// pieces is memory for WriteCommit.
+var pieces = sync.Pool{New: func() any { return new([]byte) }}
+
+// A WriteError is what the writer of [WriteCommit] returned.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the writer's error.
+func (e *WriteError) Unwrap() error { return e.Err }
+
+// AppendCommit appends c, without a line end. [WriteCommit] is for commits that may be chains.
 func AppendCommit(dst []byte, c *batchlog.Commit) ([]byte, error) {
+	return appendCommit(dst, c, func(buf []byte) ([]byte, error) { return buf, nil })
+}
+
+// appendCommit appends c; after each op spill may take what is there and return what to append to.
+func appendCommit(dst []byte, c *batchlog.Commit, spill func(buf []byte) ([]byte, error)) ([]byte, error) {
 	dst = fmt.Appendf(dst, `{"id":%d,"time":"`, c.ID)
 	dst = c.Time.UTC().AppendFormat(dst, time.RFC3339Nano)
 	dst = append(dst, `","labels":{`...)
@@ -34,7 +82,10 @@ func AppendCommit(dst []byte, c *batchlog.Commit) ([]byte, error) {
 			dst = append(dst, ',')
 		}
 		first = false
-		if dst, err = AppendOp(dst, op); err != nil {
+		if dst, err = AppendOp(dst, op); err == nil {
+			dst, err = spill(dst)
+		}
+		if err != nil {
 			return dst, err
 		}
 	}
@@ -56,7 +107,10 @@ func AppendOp(dst []byte, op batchlog.Op) (_ []byte, err error) {
 		}
 	default:
 		dst, err = AppendKey(append(dst, `,"key":`...), op.Key)
-		if op.Kind == batchlog.OpPut {
+		switch {
+		case op.Kind == batchlog.OpPut && op.Blob != nil:
+			dst = AppendBlob(append(dst, `,"blob":`...), *op.Blob)
+		case op.Kind == batchlog.OpPut:
 			dst = AppendValue(append(dst, `,"value":`...), op.Value)
 		}
 	}
@@ -72,10 +126,13 @@ func AppendSpace(dst []byte, s *batchlog.Space) []byte {
 	return AppendString(dst, []byte(text))
 }
 
-// AppendEntry appends a key and its value as {"key":KEY,"value":VALUE}.
+// AppendEntry appends a key and its value as {"key":KEY,"value":VALUE}, or {"key":KEY,"blob":BLOB} where the value is a blob that was not loaded.
 func AppendEntry(dst []byte, e batchlog.Entry) (_ []byte, err error) {
 	if dst, err = AppendKey(append(dst, `{"key":`...), e.Key); err != nil {
 		return dst, err
+	}
+	if e.Blob != nil && e.Value == nil {
+		return append(AppendBlob(append(dst, `,"blob":`...), *e.Blob), '}'), nil
 	}
 	return append(AppendValue(append(dst, `,"value":`...), e.Value), '}'), nil
 }
@@ -96,9 +153,15 @@ func AppendValue(dst, value []byte) []byte {
 	return append(dst, `"}`...)
 }
 
+// AppendBlob appends a BLOB.
+func AppendBlob(dst []byte, ref batchlog.BlobRef) []byte {
+	dst = hex.AppendEncode(append(dst, `{"sha256":"`...), ref.Hash[:])
+	return fmt.Appendf(dst, `","size":%d}`, ref.Size)
+}
+
 // AppendString appends s, UTF-8, as a JSON string.
 func AppendString(dst, s []byte) []byte {
-	const hex = "0123456789abcdef"
+	const digits = "0123456789abcdef"
 	dst = append(dst, '"')
 	start := 0
 	for i, c := range s {
@@ -117,7 +180,7 @@ func AppendString(dst, s []byte) []byte {
 		case '\t':
 			dst = append(dst, '\\', 't')
 		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
 		}
 	}
 	dst = append(dst, s[start:]...)

@@ -7,11 +7,13 @@
 // where an OP is one of
 //
 //	{"put":{"space":SPACE,"key":KEY,"value":VALUE}}
+//	{"put":{"space":SPACE,"key":KEY,"blob":BLOB}}         the value is a blob
 //	{"del":{"space":SPACE,"key":KEY}}
 //	{"delRange":{"space":SPACE,"low":KEY,"high":KEY}}     low and high may be left out: no bound
 //
 // SPACE is a string, the path with slashes, or an array of the path's parts; KEY is as [batchlog.Key.MarshalJSON] has it;
-// VALUE is a string, or {"$base64":"…"} for bytes that are not UTF-8.
+// VALUE is a string, or {"$base64":"…"} for bytes that are not UTF-8; BLOB is {"sha256":"hex","size":N}, the hash of a value that is kept outside
+// of the log and its bytes, which must be stored when such an op is written.
 //
 // What is read is read strictly, see [Check].
 package opjson

@@ -3,6 +3,7 @@ package opjson
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -155,6 +156,15 @@ func TestParseLineRefuses(t *testing.T) {
 		{put(`"space":"a","key":"b","value":{"$base64":"?"}`), `op 1: put: value: illegal base64`},
 		{put(`"space":"a","key":"b","value":{}`), `op 1: put: value: field "$base64" is missing`},
 		{put(`"space":"a","key":"b","value":{"$hex":""}`), `op 1: put: value: unknown field "$hex"`},
+		{put(`"space":"a","key":"b","blob":7`), `op 1: put: blob: a number where an object should be`},
+		{put(`"space":"a","key":"b","blob":{}`), `op 1: put: blob: field "sha256" is missing`},
+		{put(`"space":"a","key":"b","blob":{"sha256":"` + strings.Repeat("0f", 32) + `"}`), `op 1: put: blob: field "size" is missing`},
+		{put(`"space":"a","key":"b","blob":{"sha256":"` + strings.Repeat("0f", 32) + `","size":-1}`), `op 1: put: blob: size: -1 is no number of bytes`},
+		{put(`"space":"a","key":"b","blob":{"sha256":"` + strings.Repeat("0f", 32) + `","size":1.5}`), `op 1: put: blob: size: 1.5 is no number of bytes`},
+		{put(`"space":"a","key":"b","blob":{"sha256":"0f","size":1}`), `op 1: put: blob: sha256: 2 hex digits, a hash has 64`},
+		{put(`"space":"a","key":"b","blob":{"sha256":"` + strings.Repeat("xx", 32) + `","size":1}`), `op 1: put: blob: sha256: encoding/hex`},
+		{put(`"space":"a","key":"b","value":"","blob":{"sha256":"` + strings.Repeat("0f", 32) + `","size":1}`), `op 1: put: value and blob exclude each other`},
+		{op(`{"del":{"space":"a","key":"b","blob":{}}}`), `op 1: del: unknown field "blob"`},
 		{put(`"space":"a","key":{"a":1},"value":""`), `op 1: put: key: `},
 		{put(`"space":"a//b","key":"b","value":""`), "empty part"},
 		{put(`"space":7,"key":"b","value":""`), "op 1: put: space: a number where a string should be"},
@@ -268,6 +278,133 @@ func lineOf(t *testing.T, db *local.DB, id batchlog.ID) []byte {
 	}
 	t.Fatalf("no commit %d", id)
 	return nil
+}
+
+// A refs notes the blobs that are put.
+type refs struct {
+	batchlog.Batch
+	keys []string
+	refs []batchlog.BlobRef
+}
+
+func (r *refs) PutRef(s *batchlog.Space, k batchlog.Key, ref batchlog.BlobRef) {
+	r.keys = append(r.keys, s.String()+" "+k.String())
+	r.refs = append(r.refs, ref)
+}
+
+// A reference to a blob is written so that it is read back as the same.
+func TestBlobRoundTrip(t *testing.T) {
+	db := batchlog.New(nil)
+	for _, size := range []int64{0, 1, 1 << 40} {
+		ref := batchlog.BlobRef{Size: size}
+		for i := range ref.Hash {
+			ref.Hash[i] = byte(i * 7)
+		}
+		op, err := AppendOp(nil, batchlog.Op{Kind: batchlog.OpPut, Space: db.Space("users"), Key: batchlog.K("a"), Blob: &ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "op", string(op), fmt.Sprintf(`{"put":{"space":"users","key":"a","blob":{"sha256":"%s","size":%d}}}`, ref, size))
+		var back refs
+		if err := NewParser(db).Ops(append(append([]byte("["), op...), ']'), &back); err != nil {
+			t.Fatal(err)
+		}
+		if len(back.refs) != 1 || back.refs[0] != ref || back.keys[0] != `users "a"` || back.Len() != 0 {
+			t.Errorf("%s came back as %+v", op, back)
+		}
+		entry, err := AppendEntry(nil, batchlog.Entry{Key: batchlog.K("a"), Blob: &ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "entry", string(entry), fmt.Sprintf(`{"key":"a","blob":{"sha256":"%s","size":%d}}`, ref, size))
+		loaded, err := AppendEntry(nil, batchlog.Entry{Key: batchlog.K("a"), Value: []byte("v"), Blob: &ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "loaded entry", string(loaded), `{"key":"a","value":"v"}`)
+	}
+}
+
+// A trickle is a writer that notes the largest piece it was given, and fails after some.
+type trickle struct {
+	bytes.Buffer
+	largest, left int
+}
+
+var errFull = errors.New("full")
+
+func (p *trickle) Write(b []byte) (int, error) {
+	if p.left--; p.left < 0 {
+		return 0, errFull
+	}
+	p.largest = max(p.largest, len(b))
+	return p.Buffer.Write(b)
+}
+
+// A commit of many ops is written in pieces, and is the same as in one.
+func TestWriteCommit(t *testing.T) {
+	db := memDB(t)
+	b := batchlog.Batch{Labels: map[string]string{"a": "b"}}
+	for i := range 100_000 {
+		b.Put(db.Space("s", i%3), batchlog.K(i), fmt.Appendf(nil, "value %d", i))
+	}
+	large := bytes.Repeat([]byte("l"), 5*pieceBytes)
+	b.Put(db.Space("s"), batchlog.K("large"), large)
+	b.Delete(db.Space("s"), batchlog.K("x"))
+	id, err := db.Write(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := lineOf(t, db, id)
+	for c, err := range db.Tail(t.Context(), batchlog.TailOptions{From: batchlog.At(id), Until: id}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := trickle{left: 1 << 30}
+		if err := WriteCommit(&w, c); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(w.Bytes(), want) {
+			t.Errorf("%d bytes, which are not the %d of AppendCommit", w.Len(), len(want))
+		}
+		if w.largest > len(large)+2*pieceBytes {
+			t.Errorf("a piece of %d bytes", w.largest)
+		}
+		short := trickle{left: 3}
+		var failed *WriteError
+		if err := WriteCommit(&short, c); !errors.As(err, &failed) || !errors.Is(err, errFull) {
+			t.Errorf("writer that fails: %v", err)
+		}
+	}
+}
+
+func TestMember(t *testing.T) {
+	for _, c := range []struct{ text, path, want string }{
+		{`{"a":1,"b":"x"}`, "b", `"x"`},
+		{`{ "a" : [1, {"b":2}] , "b" : {"c" : {"d":null} } }`, "b.c.d", `null`},
+		{`{"a":{"b":1},"b":{"a":2,"a":3}}`, "a", `{"b":1}`},
+		{`{"a":{"b":1},"b":{"a":2,"a":3}}`, "b.a", `b: field "a" twice`},
+		{`{"a":1,"a":2}`, "a", `field "a" twice`},
+		{`{"a":1,"\u0061":2}`, "a", `field "a" twice`},
+		{`{"\u0061":{"}":"{"}}`, "a", `{"}":"{"}`},
+		{`{"a":1}`, "b", ``},
+		{`{"a":{}}`, "a.b", ``},
+		{`{}`, "a.b", ``},
+		{`{"a":1}`, "a.b", `a: a number where an object should be`},
+		{`{"a":{"b":"x"}}`, "a.b.c", `a.b: a string where an object should be`},
+		{`[1]`, "a", `an array where an object should be`},
+		{`"x"`, "a", `a string where an object should be`},
+	} {
+		got, err := Member([]byte(c.text), strings.Split(c.path, ".")...)
+		if err != nil {
+			got = []byte(err.Error())
+		}
+		equal(t, c.text+" "+c.path, string(got), c.want)
+	}
+	whole, err := Member([]byte(`7`))
+	if err != nil || string(whole) != "7" {
+		t.Errorf("%s, %v", whole, err)
+	}
 }
 
 func TestAppendString(t *testing.T) {

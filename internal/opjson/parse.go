@@ -2,8 +2,10 @@ package opjson
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/bytespace/batchlog"
 )
@@ -24,6 +26,7 @@ func NewParser(db *batchlog.DB) *Parser { return &Parser{db: db} }
 // A Writer is what ops are added to: a [batchlog.Batch], or a [batchlog.Tx]. It keeps nothing of what it is given.
 type Writer interface {
 	Put(s *batchlog.Space, k batchlog.Key, value []byte)
+	PutRef(s *batchlog.Space, k batchlog.Key, ref batchlog.BlobRef)
 	Delete(s *batchlog.Space, k batchlog.Key)
 	DeleteRange(s *batchlog.Space, r batchlog.Range)
 }
@@ -95,6 +98,7 @@ func (p *Parser) opOf(kind batchlog.OpKind, text []byte, w Writer) error {
 		s              *batchlog.Space
 		key, low, high batchlog.Key
 		value          []byte
+		ref            *batchlog.BlobRef
 	)
 	err := EachMember(text, func(name string, text []byte) (err error) {
 		single := kind != batchlog.OpDeleteRange
@@ -105,6 +109,8 @@ func (p *Parser) opOf(kind batchlog.OpKind, text []byte, w Writer) error {
 			err = key.UnmarshalJSON(text)
 		case name == "value" && kind == batchlog.OpPut:
 			value, err = Value(text)
+		case name == "blob" && kind == batchlog.OpPut:
+			ref, err = blob(text)
 		case name == "low" && !single:
 			err = low.UnmarshalJSON(text)
 		case name == "high" && !single:
@@ -121,13 +127,20 @@ func (p *Parser) opOf(kind batchlog.OpKind, text []byte, w Writer) error {
 		err = Missing(key != nil, "key")
 	}
 	if err == nil && kind == batchlog.OpPut {
-		err = Missing(value != nil, "value")
+		err = Missing(value != nil || ref != nil, "value")
+	}
+	if err == nil && value != nil && ref != nil {
+		err = errors.New("value and blob exclude each other")
 	}
 	if err != nil {
 		return err
 	}
 	switch kind {
 	case batchlog.OpPut:
+		if ref != nil {
+			w.PutRef(s, key, *ref)
+			break
+		}
 		w.Put(s, key, value)
 	case batchlog.OpDelete:
 		w.Delete(s, key)
@@ -182,4 +195,39 @@ func Value(text []byte) ([]byte, error) {
 		err = Missing(value != nil, "$base64")
 	}
 	return value, err
+}
+
+// blob is the reference that a BLOB stands for.
+func blob(text []byte) (*batchlog.BlobRef, error) {
+	ref := batchlog.BlobRef{Size: -1}
+	hashed := false
+	err := EachMember(text, func(name string, text []byte) error {
+		switch name {
+		case "sha256":
+			digits, err := String(text)
+			if err == nil && len(digits) != hex.EncodedLen(len(ref.Hash)) {
+				err = fmt.Errorf("%d hex digits, a hash has %d", len(digits), hex.EncodedLen(len(ref.Hash)))
+			}
+			if err == nil {
+				_, err = hex.Decode(ref.Hash[:], digits)
+			}
+			hashed = true
+			return Within(name, err)
+		case "size":
+			n, err := strconv.ParseInt(string(text), 10, 64)
+			if err != nil || n < 0 {
+				return fmt.Errorf("size: %s is no number of bytes", text)
+			}
+			ref.Size = n
+			return nil
+		}
+		return Unknown(name)
+	})
+	if err == nil {
+		err = Missing(hashed, "sha256")
+	}
+	if err == nil {
+		err = Missing(ref.Size >= 0, "size")
+	}
+	return &ref, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -60,6 +61,54 @@ func EachMember(text []byte, fn func(name string, value []byte) error) error {
 		}
 	}
 	return nil
+}
+
+// Member is the value of the member of a JSON value that path leads to: the first name is one of the value's own members, the next one of that, and so
+// on. It is nil if one of them is missing. What has to be an object and is none is an error, and a name twice where it is looked for. The text is
+// as for EachMember.
+func Member(text []byte, path ...string) ([]byte, error) {
+	for i, want := range path {
+		if len(text) == 0 || text[0] != '{' {
+			return nil, within(path[:i], fmt.Errorf("%s where an object should be", kindOf(text)))
+		}
+		var found []byte
+		for rest := skipSpace(text[1:]); rest[0] != '}'; {
+			end := valueEnd(rest)
+			name := rest[1 : end-1]
+			if bytes.IndexByte(name, '\\') >= 0 {
+				var err error
+				if name, err = String(rest[:end]); err != nil {
+					return nil, within(path[:i], err)
+				}
+			}
+			here := string(name) == want
+			rest = skipSpace(skipSpace(rest[end:])[1:]) // the colon
+			end = valueEnd(rest)
+			if here && found != nil {
+				return nil, within(path[:i], fmt.Errorf("field %q twice", want))
+			}
+			if here {
+				found = rest[:end]
+			}
+			rest = skipSpace(rest[end:])
+			if rest[0] == ',' {
+				rest = skipSpace(rest[1:])
+			}
+		}
+		if found == nil {
+			return nil, nil
+		}
+		text = found
+	}
+	return text, nil
+}
+
+// within is err with the names that lead to where it is.
+func within(path []string, err error) error {
+	if len(path) == 0 {
+		return err
+	}
+	return Within(strings.Join(path, "."), err)
 }
 
 // EachItem calls fn for each item of a JSON value that must be an array, as EachMember does.

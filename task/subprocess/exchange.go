@@ -1,9 +1,11 @@
 package subprocess
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -36,13 +38,18 @@ func (p *process) shake(ctx context.Context) error {
 
 // handle has the worker handle w. If the error is an *Error other than KindRefused the process has ended.
 func (p *process) handle(ctx context.Context, w *task.Window) error {
-	question, err := p.appendWindow(nil, w)
+	question, err := p.draftWindow(w)
 	if err != nil {
 		return err
 	}
 	return p.within(ctx, p.o.Timeout, func(ctx context.Context) error {
 		for {
-			if err := p.send(ctx, question); err != nil {
+			if question == nil {
+				err = p.streamWindow(ctx, w)
+			} else {
+				err = p.send(ctx, question)
+			}
+			if err != nil {
 				return err
 			}
 			text, err := p.receive(ctx)
@@ -97,11 +104,15 @@ func (p *process) send(ctx context.Context, text []byte) error {
 	if len(text) > p.o.MaxLine {
 		return p.fail(KindLongLine, p.tooLong(len(text)), nil)
 	}
-	_, err := p.in.Write(append(text, '\n'))
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
+	if _, err := p.in.Write(append(text, '\n')); err != nil {
+		return p.unsent(ctx, err)
+	}
+	return nil
+}
+
+// unsent is the error for a line that could not be written.
+func (p *process) unsent(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return p.fail(KindExit, fmt.Errorf("it ended before it had read what it was sent: %w", err), nil)
@@ -129,23 +140,77 @@ func (p *process) tooLong(n int) error {
 	return fmt.Errorf("the line for it has %d bytes or more, and %d are allowed: make windows smaller, or allow longer lines", n, p.o.MaxLine)
 }
 
-// appendWindow appends the line for w. It stops soon after MaxLine: send refuses what is longer.
-func (p *process) appendWindow(dst []byte, w *task.Window) ([]byte, error) {
-	dst = fmt.Appendf(dst, `{"window":{"first":%d,"last":%d,"attempt":%d},"commits":[`, w.First, w.Last, w.Attempt)
+// draftWindow is the line for w, or nil if it is so long that it has to be streamed.
+func (p *process) draftWindow(w *task.Window) ([]byte, error) {
+	d := draft{limit: p.o.MaxLine}
+	err := writeWindow(&d, w)
+	if errors.Is(err, errLongLine) {
+		return nil, p.fail(KindLongLine, p.tooLong(d.size), nil)
+	}
+	return d.text, err
+}
+
+// streamWindow sends the line for w without holding all of it. If there is an error the worker has read a part of it.
+func (p *process) streamWindow(ctx context.Context, w *task.Window) error {
+	out := bufio.NewWriterSize(p.in, streamBytes)
+	err := writeWindow(out, w)
+	if err == nil {
+		err = out.WriteByte('\n')
+	}
+	if failed := out.Flush(); failed != nil { // a writer that has failed says so again
+		return p.unsent(ctx, failed)
+	}
+	return err
+}
+
+// writeWindow writes the line for w, without its end.
+func writeWindow(out io.Writer, w *task.Window) error {
+	if _, err := fmt.Fprintf(out, `{"window":{"first":%d,"last":%d,"attempt":%d},"commits":[`, w.First, w.Last, w.Attempt); err != nil {
+		return err
+	}
 	separator := ""
 	for c, err := range w.Commits() {
+		if err == nil {
+			_, err = io.WriteString(out, separator)
+		}
+		if err == nil {
+			err = opjson.WriteCommit(out, c)
+		}
 		if err != nil {
-			return nil, err
-		}
-		if dst, err = opjson.AppendCommit(append(dst, separator...), c); err != nil {
-			return nil, err
-		}
-		if len(dst) > p.o.MaxLine {
-			return dst, nil
+			return err
 		}
 		separator = ","
 	}
-	return append(dst, "]}"...), nil
+	_, err := io.WriteString(out, "]}")
+	return err
+}
+
+const (
+	// draftBytes is how much of a line is held: a longer one is made twice, first to see whether it is too long.
+	draftBytes = 8 << 20
+	// streamBytes is the buffer for a line that is streamed.
+	streamBytes = 64 << 10
+)
+
+// A draft holds a line of up to draftBytes, and only counts a longer one.
+type draft struct {
+	text  []byte // nil: it is longer
+	size  int
+	limit int
+}
+
+// Write adds to the line. What passes the limit is an errLongLine.
+func (d *draft) Write(b []byte) (int, error) {
+	d.size += len(b)
+	switch {
+	case d.size > d.limit:
+		return 0, errLongLine
+	case d.size > draftBytes:
+		d.text = nil
+	default:
+		d.text = append(d.text, b...)
+	}
+	return len(b), nil
 }
 
 func (p *process) answerGet(dst []byte, w *task.Window, r *getRequest) ([]byte, error) {

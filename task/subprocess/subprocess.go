@@ -22,7 +22,7 @@
 //	> {"entries":[{"key":"Brno","value":"2"}],"more":false}
 //	< {"ops":[OP,…]}                                      or {"error":"text"}
 //
-// An OP, a SPACE, a KEY and a VALUE are those of the command's write and tail. Reads are those of the window's transaction, so they are validated
+// An OP, a SPACE, a KEY and a VALUE are those of the command's write and tail; a value that is a blob is in an OP as {"sha256":"hex","size":N}. Reads are those of the window's transaction, so they are validated
 // when it is committed. The worker's lines are read strictly: a field that is not known is an error. Ours may get more fields in later
 // versions, which a worker ignores.
 //
