@@ -126,12 +126,12 @@ func (e *engine) convertValues(ctx context.Context, ops []byte, count int) (conv
 		_, ref, err := batchlog.ParseValue(value)
 		return err == nil && ref == nil
 	}
-	any := false
+	found := false
 	err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
-		any = any || large(kind, value)
+		found = found || large(kind, value)
 		return nil
 	})
-	if err != nil || !any {
+	if err != nil || !found {
 		return ops, 0, err
 	}
 	err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {

@@ -190,7 +190,9 @@ func TestOptionsRefused(t *testing.T) {
 		"segments too large":  {Log: batchlog.LogConfig{SegmentBytes: batchlog.MaxSegmentBytes + 1}},
 		"tiers":               {Log: batchlog.LogConfig{WarmTTL: 1}},
 		"a cold tier":         {Log: batchlog.LogConfig{Cold: "s3://bucket"}},
-		"blobs":               {Log: batchlog.LogConfig{BlobBytes: 1 << 20}},
+		"blobs too small":     {Log: batchlog.LogConfig{BlobBytes: batchlog.MinBlobBytes - 1}},
+		"chains too small":    {ChainBytes: 16<<10 - 1},
+		"quota below zero":    {ChainQuota: -1},
 		"undo":                {Log: batchlog.LogConfig{Undo: true}},
 		"nothing to open":     {MustExist: true},
 	} {

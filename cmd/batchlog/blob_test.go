@@ -190,7 +190,8 @@ func TestBlobBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if orphan = ref.String(); db.Close() != nil {
+	orphan = ref.String()
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	var swept sweptBlobs

@@ -193,7 +193,7 @@ func (p *csvParser) feed(line []byte) (done bool, err error) {
 			inQuotes, line = true, line[1:]
 		}
 		if inQuotes {
-			closed := false
+			var closed bool
 			if line, closed = p.unquote(line); !closed {
 				p.quoted = true
 				return false, nil

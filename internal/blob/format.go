@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -62,10 +63,10 @@ type footer struct {
 	table uint32 // sum of the table
 }
 
-// appendEnd appends the table and the footer.
-func appendEnd(b, table []byte, ref Ref) []byte {
-	b = append(b, table...)
-	start := len(b)
+// makeEnd is the table and the footer.
+func makeEnd(table []byte, ref Ref) []byte {
+	b := bytes.Clone(table)
+	start := len(table)
 	b = append(b, footerMagic...)
 	b = le.AppendUint32(b, version)
 	b = le.AppendUint32(b, chunkBytes)

@@ -79,7 +79,7 @@ func newerVersion(file []byte) []byte {
 }
 
 func TestVersions(t *testing.T) {
-	b := appendEnd(nil, nil, Ref{Hash: sha256.Sum256(nil)})
+	b := makeEnd(nil, Ref{Hash: sha256.Sum256(nil)})
 	if foot, err := parseFooter(b, "x", footerBytes); err != nil || foot != (footer{hash: sha256.Sum256(nil)}) {
 		t.Errorf("%v, %v", foot, err)
 	}
@@ -99,7 +99,7 @@ func TestVersions(t *testing.T) {
 func FuzzParseFooter(f *testing.F) {
 	for _, size := range []int64{0, 1, chunkBytes, 1 << 40, 1<<63 - 1} {
 		table := make([]byte, min(chunks(size), 10)*sumBytes)
-		b := appendEnd(nil, table, Ref{Hash{1, 2, 3}, size})[len(table):]
+		b := makeEnd(table, Ref{Hash{1, 2, 3}, size})[len(table):]
 		f.Add(b, fileSize(size), false)
 		f.Add(newerVersion(b), fileSize(size), false)
 	}
@@ -122,7 +122,7 @@ func FuzzParseFooter(f *testing.F) {
 				t.Error(err)
 			}
 		default:
-			got := appendEnd(nil, nil, Ref{foot.hash, foot.size})
+			got := makeEnd(nil, Ref{foot.hash, foot.size})
 			le.PutUint32(got[footerTable:], foot.table)
 			if !bytes.Equal(resum(got), b) {
 				t.Errorf("%x is read as %v, which is written as %x", b, foot, got)

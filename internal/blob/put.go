@@ -114,7 +114,7 @@ func (w *writer) write(ctx context.Context, r io.Reader, progress func(bytes int
 	if err != nil {
 		return Ref{}, err
 	}
-	if _, err := out.Write(appendEnd(nil, table, ref)); err != nil {
+	if _, err := out.Write(makeEnd(table, ref)); err != nil {
 		return Ref{}, fmt.Errorf("write %s: %w", w.name, err)
 	}
 	if err := w.file.Sync(); err != nil {

@@ -144,7 +144,7 @@ func TestPutEnds(t *testing.T) {
 		for _, panics := range []io.Reader{newRepeat(bufferBytes), readerFunc(func([]byte) (int, error) { panic(broken) })} {
 			func() {
 				defer func() {
-					if got := recover(); got != broken {
+					if got := recover(); got != any(broken) {
 						t.Errorf("panic %v", got)
 					}
 				}()

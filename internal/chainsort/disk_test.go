@@ -174,7 +174,7 @@ func TestReserve(t *testing.T) {
 				if err == nil {
 					break
 				}
-				if err != full || i > 3 {
+				if !errors.Is(err, full) || i > 3 {
 					t.Fatalf("refused from %d: %v", from, err)
 				}
 			}
@@ -191,7 +191,7 @@ func TestReserve(t *testing.T) {
 			}
 		}
 		got, err := net(s, nil, nil)
-		for err == full {
+		for errors.Is(err, full) {
 			got, err = net(s, nil, nil)
 		}
 		if err != nil || !slices.Equal(got, want) {

@@ -43,7 +43,7 @@ func (s *Sorter) openRun(r *run, low []byte) (*runReader, error) {
 
 func (r *runReader) close() {
 	r.s.freePage(r.buf)
-	r.file.Close() // nothing was written
+	_ = r.file.Close() // nothing was written
 }
 
 // next reads the next item, or sets done.
@@ -153,7 +153,7 @@ func (r *farReader) read(it *item, buf []byte) ([]byte, error) {
 
 func (r *farReader) close() {
 	if r.file != nil {
-		r.file.Close() // nothing was written
+		_ = r.file.Close() // nothing was written
 	}
 	r.run, r.file = nil, nil
 }

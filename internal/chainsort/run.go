@@ -283,7 +283,7 @@ func (w *runWriter) finish() (*run, error) {
 
 // giveUp removes what was written.
 func (w *runWriter) giveUp() {
-	w.close() // an error is no news: the run is not wanted
+	_ = w.close() // an error is no news: the run is not wanted
 	w.s.drop(w.run)
 }
 

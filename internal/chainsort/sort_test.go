@@ -252,7 +252,7 @@ func TestStops(t *testing.T) {
 		t.Errorf("cancelled: %v after %d", err, seen)
 	}
 	stop := errors.New("stop")
-	if err := s.Net(context.Background(), nil, nil, func(Net) error { return stop }); err != stop {
+	if err := s.Net(context.Background(), nil, nil, func(Net) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("visit's error: %v", err)
 	}
 }

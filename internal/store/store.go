@@ -330,7 +330,7 @@ func (s *Store) get(key []byte) (kept []byte, ok bool, err error) {
 	turn, before := s.chain.enter()
 	var from pebble.Reader = s.db
 	if before != nil {
-		defer before.release()
+		defer func() { _ = before.release() }() // should that fail the store has failed, and says so
 		from = before.snap
 	}
 	value, closer, err := from.Get(key)
