@@ -61,6 +61,7 @@ func Run(t *testing.T, open Open) {
 		{"Waits", waitTests},
 		{"Tail", tailTests},
 		{"Trim", trimTests},
+		{"Chains", chainTests},
 		{"Close", closeTests},
 		{"Settings", settingTests},
 	} {

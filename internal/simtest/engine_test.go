@@ -24,7 +24,7 @@ func TestEngine(t *testing.T) {
 // subject is a local database for the suite.
 func subject(t *testing.T, o enginetest.Options, fs vfs.FS, dir string) enginetest.Subject {
 	t.Helper()
-	opts := &local.Options{FS: fs, Now: o.Now, Log: o.Log, CacheBytes: 1 << 20, MemTableBytes: 256 << 10, Logger: testLogger(t)}
+	opts := &local.Options{FS: fs, Now: o.Now, Log: o.Log, CacheBytes: 1 << 20, MemTableBytes: 256 << 10, ChainBytes: 16 << 10, Logger: testLogger(t)}
 	db, err := local.Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)

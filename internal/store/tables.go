@@ -51,10 +51,9 @@ func (s *Store) NewTables(dir string) *TableWriter {
 	}
 	o.EnsureDefaults()
 	const lowest = 6
-	return &TableWriter{
-		tables: Tables{fs: s.opts.FS, dir: dir},
-		opts:   o.MakeWriterOptions(lowest, s.db.TableFormat()),
-	}
+	opts := o.MakeWriterOptions(lowest, s.db.TableFormat())
+	opts.WritingToLowestLevel = false // in a table there, deletes say nothing
+	return &TableWriter{tables: Tables{fs: s.opts.FS, dir: dir}, opts: opts}
 }
 
 // Add appends an op. After an error the tables can only be dropped.
@@ -241,12 +240,15 @@ func (s *Store) tablesOf(c *batchlog.ChainRef) (_ *Tables, err error) {
 	return t, nil
 }
 
-// chainBatchBytes is up to which size the ops of a chain are applied as a batch is: a table of its own costs more than these in memory.
+// chainBatchBytes is up to which size the ops of a chain are applied as a batch is, and a part of a memtable at most: a table of its own costs more than
+// these in memory.
 const chainBatchBytes = 1 << 20
+
+func (s *Store) chainBatchBytes() int64 { return min(chainBatchBytes, s.opts.MemTableBytes/16) }
 
 // applyChain makes the changes of a chain, and moves the mark, as one.
 func (s *Store) applyChain(r *batchlog.Record) error {
-	if r.Chain.Bytes <= chainBatchBytes {
+	if r.Chain.Bytes <= s.chainBatchBytes() {
 		whole, err := inMemory(r)
 		if err != nil {
 			return err
