@@ -62,6 +62,7 @@ func Run(t *testing.T, open Open) {
 		{"Tail", tailTests},
 		{"Trim", trimTests},
 		{"Chains", chainTests},
+		{"Blobs", blobTests},
 		{"Close", closeTests},
 		{"Settings", settingTests},
 	} {

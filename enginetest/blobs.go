@@ -1,0 +1,726 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/bytespace/batchlog"
+)
+
+var blobTests = []test{
+	{"RoundTrip", testBlobRoundTrip},
+	{"Ranges", testBlobRanges},
+	{"NotFound", testBlobNotFound},
+	{"PlainValues", testBlobPlainValues},
+	{"PutRef", testBlobPutRef},
+	{"MissingRefused", testBlobMissingRefused},
+	{"Scans", testBlobScans},
+	{"Tails", testBlobTails},
+	{"Overwritten", testBlobOverwritten},
+	{"InAView", testBlobInAView},
+	{"ReaderFails", testBlobReaderFails},
+	{"Copied", testBlobCopied},
+	{"TooLargeToLoad", testBlobTooLargeToLoad},
+	{"OverReopen", testBlobOverReopen},
+	{"Escaped", testBlobEscaped},
+	{"BlobBytes", testBlobBytes},
+}
+
+// content is so many bytes that differ from those of other seeds.
+func content(seed uint64, size int) []byte {
+	b := make([]byte, size)
+	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
+	_, _ = rng.Read(b) // never fails
+	return b
+}
+
+// store stores a blob, or skips t if the engine keeps none.
+func store(t *testing.T, db *batchlog.DB, value []byte) batchlog.BlobRef {
+	t.Helper()
+	ref, err := db.StoreBlob(within(t), bytes.NewReader(value))
+	if errors.Is(err, batchlog.ErrUnsupported) {
+		t.Skip("the engine keeps no blobs")
+	}
+	check(t, err)
+	return ref
+}
+
+// wantBlob fails t unless k of s is read as that, in every way there is to read one key.
+func wantBlob(t *testing.T, s *batchlog.Space, k batchlog.Key, want []byte) {
+	t.Helper()
+	got, err := s.Get(within(t), k)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("get of %s: %q, %v; want %q", k, short(got), err, short(want))
+	}
+	b, err := s.Blob(within(t), k)
+	if err != nil {
+		t.Errorf("blob of %s: %v", k, err)
+		return
+	}
+	defer b.Close()
+	if b.Size() != int64(len(want)) {
+		t.Errorf("%s has %d bytes, want %d", k, b.Size(), len(want))
+	}
+	if got, err = io.ReadAll(b); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("blob of %s: %q, %v; want %q", k, short(got), err, short(want))
+	}
+}
+
+var blobSizes = []int{0, 1, 1000, 64 << 10, 1<<20 - 1, 3<<20 + 17}
+
+// What is put as a blob is what is read, whatever its size, with Get as well.
+func testBlobRoundTrip(t *testing.T, open Open) {
+	db := plain(t, open)
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	for n, size := range blobSizes {
+		id, err := s.PutBlob(within(t), batchlog.K(size), iotest.HalfReader(bytes.NewReader(content(1, size))))
+		if err != nil || id != batchlog.ID(n+1) {
+			t.Fatalf("put of %d bytes: commit %d, %v", size, id, err)
+		}
+		wantBlob(t, s, batchlog.K(size), content(1, size))
+	}
+	for _, size := range blobSizes {
+		wantBlob(t, s, batchlog.K(size), content(1, size))
+		// The same content elsewhere.
+		_, err := db.Space("t").PutBlob(within(t), batchlog.K(size), bytes.NewReader(content(1, size)))
+		check(t, err)
+	}
+	_, err := s.Delete(within(t), batchlog.K(1000))
+	check(t, err)
+	wantAbsent(t, s, batchlog.K(1000))
+	wantBlob(t, db.Space("t"), batchlog.K(1000), content(1, 1000))
+}
+
+// A blob is read by ranges, and sought in; and copied to a writer from where it stands.
+func testBlobRanges(t *testing.T, open Open) {
+	db := plain(t, open)
+	want := content(2, 3<<20+17)
+	ref := store(t, db, want)
+	s := db.Space("s")
+	var batch batchlog.Batch
+	batch.PutRef(s, batchlog.K(1), ref)
+	write(t, db, &batch)
+	b, err := s.Blob(within(t), batchlog.K(1))
+	check(t, err)
+	defer b.Close()
+	if got, ok := b.Ref(); !ok || got != ref {
+		t.Errorf("ref is %v, %t; want %v", got, ok, ref)
+	}
+	rng := rand.New(rand.NewPCG(3, 3))
+	for range 100 {
+		offset := rng.IntN(len(want) + 100)
+		p := make([]byte, rng.IntN(200_000))
+		n, err := b.ReadAt(p, int64(offset))
+		end := min(offset+len(p), len(want))
+		switch {
+		case offset >= end && len(p) > 0 && offset >= len(want):
+			if n != 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("read behind the end: %d, %v", n, err)
+			}
+		case !bytes.Equal(p[:n], want[offset:end]) || n < len(p) && !errors.Is(err, io.EOF) || n == len(p) && err != nil && !errors.Is(err, io.EOF):
+			t.Errorf("read of %d from %d: %d bytes, %v", len(p), offset, n, err)
+		}
+	}
+	for _, w := range []struct {
+		offset int64
+		whence int
+		at     int
+	}{{1 << 20, io.SeekStart, 1 << 20}, {5, io.SeekCurrent, 1<<20 + 5}, {-7, io.SeekEnd, len(want) - 7}, {-1 << 20, io.SeekCurrent, len(want) - 7 - 1<<20}, {0, io.SeekStart, 0}, {0, io.SeekEnd, len(want)}} {
+		at, err := b.Seek(w.offset, w.whence)
+		if err != nil || at != int64(w.at) {
+			t.Fatalf("seek to %d, %d: %d, %v; want %d", w.offset, w.whence, at, err, w.at)
+		}
+		p := make([]byte, min(100, len(want)-w.at))
+		if _, err := io.ReadFull(b, p); err != nil || !bytes.Equal(p, want[w.at:w.at+len(p)]) {
+			t.Errorf("read at %d: %v", w.at, err)
+		}
+		_, err = b.Seek(at, io.SeekStart)
+		check(t, err)
+	}
+	if n, err := b.Read(make([]byte, 10)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("read at the end: %d, %v", n, err)
+	}
+	if _, err := b.Seek(-1, io.SeekStart); err == nil {
+		t.Error("a seek before the beginning is taken")
+	}
+	for _, from := range []int64{0, 1234, int64(len(want))} {
+		_, err := b.Seek(from, io.SeekStart)
+		check(t, err)
+		var out bytes.Buffer
+		n, err := b.WriteTo(&out)
+		if err != nil || n != int64(len(want))-from || !bytes.Equal(out.Bytes(), want[from:]) {
+			t.Errorf("write from %d on: %d bytes, %v", from, n, err)
+		}
+	}
+}
+
+// A key without a value has no blob.
+func testBlobNotFound(t *testing.T, open Open) {
+	db := plain(t, open)
+	_, err := db.Space("s").Blob(within(t), batchlog.K(1))
+	wantErr(t, "blob of a key without value", err, batchlog.ErrNotFound)
+}
+
+// Values that are no blobs are read as blobs as well.
+func testBlobPlainValues(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	for _, value := range []string{"", "value", strings.Repeat("v", 100_000)} {
+		put(t, s, batchlog.K(1), value)
+		wantBlob(t, s, batchlog.K(1), []byte(value))
+		b, err := s.Blob(within(t), batchlog.K(1))
+		check(t, err)
+		if _, ok := b.Ref(); ok {
+			t.Error("a plain value says that it is a blob")
+		}
+		check(t, b.Close())
+	}
+}
+
+// References are put with batches, transactions and chains; a transaction reads what it has put.
+func testBlobPutRef(t *testing.T, open Open) {
+	db := plain(t, open)
+	want := content(4, 200_000)
+	ref := store(t, db, want)
+	if ref.Size != int64(len(want)) {
+		t.Errorf("ref has size %d", ref.Size)
+	}
+	s := db.Space("s")
+	var b batchlog.Batch
+	b.PutRef(s, batchlog.K("batch"), ref)
+	b.PutRef(s, batchlog.K("batch again"), ref)
+	write(t, db, &b)
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		if got, err := tx.Get(s, batchlog.K("batch")); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("get of a transaction: %q, %v", short(got), err)
+		}
+		tx.PutRef(s, batchlog.K("tx"), ref)
+		if got, err := tx.Get(s, batchlog.K("tx")); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("get of what the transaction has put: %q, %v", short(got), err)
+		}
+		n := 0
+		for e, err := range tx.Scan(s, batchlog.Range{}) {
+			check(t, err)
+			n++
+			if !bytes.Equal(e.Value, want) {
+				t.Errorf("scan of a transaction: %s is %q", e.Key, short(e.Value))
+			}
+		}
+		if n != 3 {
+			t.Errorf("%d keys in a scan of the transaction, want 3", n)
+		}
+		return nil
+	})
+	check(t, err)
+	keys := []any{"batch", "batch again", "tx"}
+	if _, err := db.Chain(within(t)); err == nil {
+		for _, size := range []int{1, 5000} {
+			c := chain(t, db)
+			for i := range size {
+				c.Put(db.Space("other"), batchlog.K(i), make([]byte, 100))
+			}
+			c.PutRef(s, batchlog.K("chain", size), ref)
+			c.PutRef(s, batchlog.K("gone"), ref)
+			c.Delete(s, batchlog.K("gone"))
+			commit(t, c)
+		}
+		wantBlob(t, s, batchlog.K("chain", 1), want)
+		wantBlob(t, s, batchlog.K("chain", 5000), want)
+		wantAbsent(t, s, batchlog.K("gone"))
+	}
+	for _, key := range keys {
+		wantBlob(t, s, batchlog.K(key), want)
+	}
+}
+
+// A reference to a blob that is not there is an ErrNotFound, and nothing of the commit is written.
+func testBlobMissingRefused(t *testing.T, open Open) {
+	db := plain(t, open)
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	missing := batchlog.BlobRef{Hash: [32]byte{1, 2, 3}, Size: 5}
+	var b batchlog.Batch
+	b.Put(s, batchlog.K(1), nil)
+	b.PutRef(s, batchlog.K(2), missing)
+	_, err := db.Write(within(t), &b)
+	wantErr(t, "batch", err, batchlog.ErrNotFound)
+	_, err = db.Update(within(t), func(tx *batchlog.Tx) error {
+		tx.Put(s, batchlog.K(1), nil)
+		tx.PutRef(s, batchlog.K(2), missing)
+		return nil
+	})
+	wantErr(t, "transaction", err, batchlog.ErrNotFound)
+	if c, err := db.Chain(within(t)); err == nil {
+		check(t, c.Close())
+		for _, size := range []int{1, 10_000} {
+			c := chain(t, db)
+			c.PutRef(s, batchlog.K(2), missing)
+			for i := range size {
+				c.Put(s, batchlog.K(i), make([]byte, 100))
+			}
+			_, err = c.Commit(within(t))
+			wantErr(t, "chain", err, batchlog.ErrNotFound)
+		}
+	}
+	if h := head(t, db); h != 0 {
+		t.Errorf("head is %d", h)
+	}
+	wantPairs(t, "scan", scan(t, s, batchlog.Range{}), nil)
+}
+
+// Scans load blobs, unless they are asked for references.
+func testBlobScans(t *testing.T, open Open) {
+	db := plain(t, open)
+	value := content(5, 100_000)
+	ref := store(t, db, value)
+	s := db.Space("s")
+	var b batchlog.Batch
+	for i := range 10 {
+		if i%2 == 0 {
+			b.PutRef(s, batchlog.K(i), ref)
+		} else {
+			b.Put(s, batchlog.K(i), fmt.Append(nil, i))
+		}
+	}
+	write(t, db, &b)
+	v, err := db.View(within(t))
+	check(t, err)
+	defer v.Close()
+	for _, refs := range []bool{false, true} {
+		opts := []batchlog.ReadOption{batchlog.ScanReverse()}
+		if refs {
+			opts = append(opts, batchlog.BlobRefs())
+		}
+		for _, entries := range []func(yield func(batchlog.Entry, error) bool){s.Scan(within(t), batchlog.Range{}, opts...), v.Scan(s, batchlog.Range{}, opts...)} {
+			i := 10
+			for e, err := range entries {
+				check(t, err)
+				i--
+				want, isBlob := fmt.Append(nil, i), i%2 == 0
+				if isBlob {
+					want = value
+				}
+				if isBlob && refs {
+					want = nil
+				}
+				if !bytes.Equal(e.Value, want) || isBlob != (e.Blob != nil) || isBlob && *e.Blob != ref || string(e.Key) != string(batchlog.K(i)) {
+					t.Errorf("refs %t: entry %d is %s=%q, blob %v", refs, i, e.Key, short(e.Value), e.Blob)
+				}
+			}
+			if i != 0 {
+				t.Errorf("%d entries are missing", i)
+			}
+		}
+	}
+}
+
+// Followers are handed references, and load or open what they refer to.
+func testBlobTails(t *testing.T, open Open) {
+	db := plain(t, open)
+	value := content(6, 300_000)
+	ref := store(t, db, value)
+	s := db.Space("s")
+	_, err := s.PutBlob(within(t), batchlog.K(1), bytes.NewReader(value))
+	check(t, err)
+	put(t, s, batchlog.K(2), "plain")
+	n := 2
+	if c, err := db.Chain(within(t)); err == nil {
+		for i := range 5000 {
+			c.Put(s, batchlog.K(i+10), []byte(strings.Repeat("v", 100)))
+		}
+		c.PutRef(s, batchlog.K(1), ref)
+		commit(t, c)
+		n++
+	}
+	put(t, s, batchlog.K(1), "overwritten")
+	for _, c := range follow(t, db, batchlog.TailOptions{}, n) {
+		for op, err := range c.Ops() {
+			check(t, err)
+			isBlob := string(op.Key) == string(batchlog.K(1))
+			if isBlob != (op.Blob != nil) || isBlob && (*op.Blob != ref || op.Value != nil) {
+				t.Fatalf("commit %d: %s, blob %v", c.ID, line(op), op.Blob)
+			}
+			if !isBlob && string(op.Key) > string(batchlog.K(20)) {
+				continue
+			}
+			want := op.Value
+			if isBlob {
+				want = value
+			}
+			got, err := op.Load(within(t))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("commit %d: load of %s: %q, %v", c.ID, op.Key, short(got), err)
+			}
+			b, err := op.Open(within(t))
+			check(t, err)
+			if got, err = io.ReadAll(b); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("commit %d: open of %s: %q, %v", c.ID, op.Key, short(got), err)
+			}
+			check(t, b.Close())
+		}
+	}
+}
+
+// A blob that is open stays as it is when its key is overwritten or deleted.
+func testBlobOverwritten(t *testing.T, open Open) {
+	db := plain(t, open)
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	first, second := content(7, 2<<20), content(8, 100_000)
+	_, err := s.PutBlob(within(t), batchlog.K(1), bytes.NewReader(first))
+	check(t, err)
+	b, err := s.Blob(within(t), batchlog.K(1))
+	check(t, err)
+	defer b.Close()
+	_, err = s.PutBlob(within(t), batchlog.K(1), bytes.NewReader(second))
+	check(t, err)
+	wantBlob(t, s, batchlog.K(1), second)
+	_, err = s.Delete(within(t), batchlog.K(1))
+	check(t, err)
+	wantAbsent(t, s, batchlog.K(1))
+	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, first) {
+		t.Errorf("the blob that was open has %d bytes, %v", len(got), err)
+	}
+}
+
+// A view shows the blobs of its id.
+func testBlobInAView(t *testing.T, open Open) {
+	db := plain(t, open)
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	first := content(9, 100_000)
+	_, err := s.PutBlob(within(t), batchlog.K(1), bytes.NewReader(first))
+	check(t, err)
+	v, err := db.View(within(t))
+	check(t, err)
+	defer v.Close()
+	put(t, s, batchlog.K(1), "another")
+	got, err := v.Get(s, batchlog.K(1))
+	if err != nil || !bytes.Equal(got, first) {
+		t.Errorf("get of the view: %q, %v", short(got), err)
+	}
+	b, err := v.Blob(within(t), s, batchlog.K(1))
+	check(t, err)
+	defer b.Close()
+	if got, err = io.ReadAll(b); err != nil || !bytes.Equal(got, first) {
+		t.Errorf("blob of the view: %q, %v", short(got), err)
+	}
+	_, err = v.Blob(within(t), s, batchlog.K(2))
+	wantErr(t, "blob of a key without value", err, batchlog.ErrNotFound)
+}
+
+// A reader that fails, or a context that ends, leaves nothing.
+func testBlobReaderFails(t *testing.T, open Open) {
+	db := plain(t, open)
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	broken := errors.New("broken")
+	for _, size := range blobSizes {
+		_, err := s.PutBlob(within(t), batchlog.K(1), io.MultiReader(bytes.NewReader(content(1, size)), iotest.ErrReader(broken)))
+		wantErr(t, "put from a reader that fails", err, broken)
+	}
+	ctx, cancel := context.WithCancel(within(t))
+	cancel()
+	if _, err := s.PutBlob(ctx, batchlog.K(1), bytes.NewReader(content(1, 1000))); !errors.Is(err, context.Canceled) {
+		t.Errorf("put with a context that has ended: %v", err)
+	}
+	if h := head(t, db); h != 0 {
+		t.Errorf("head is %d", h)
+	}
+	wantAbsent(t, s, batchlog.K(1))
+}
+
+// Copies have the blobs of their sources, without the content being read.
+func testBlobCopied(t *testing.T, open Open) {
+	db := plain(t, open)
+	value := content(10, 100_000)
+	store(t, db, value) // or skip
+	chain(t, db)        // or skip
+	s := db.Space("s")
+	for i := range 3 {
+		_, err := s.PutBlob(within(t), batchlog.K(i), bytes.NewReader(value))
+		check(t, err)
+	}
+	_, err := db.CopyRange(within(t), db.Space("d"), s, batchlog.Range{})
+	check(t, err)
+	_, err = db.MoveTree(within(t), db.Space("e"), s)
+	check(t, err)
+	for i := range 3 {
+		wantBlob(t, db.Space("d"), batchlog.K(i), value)
+		wantBlob(t, db.Space("e"), batchlog.K(i), value)
+		wantAbsent(t, s, batchlog.K(i))
+	}
+}
+
+// zeros yields so many of them.
+func zeros(n int64) io.Reader { return io.LimitReader(zeroReader{}, n) }
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// What no value may be as large as is not loaded, but read.
+func testBlobTooLargeToLoad(t *testing.T, open Open) {
+	if testing.Short() {
+		t.Skip("not in short runs")
+	}
+	db := plain(t, open)
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	const size = batchlog.MaxValueBytes + 1
+	_, err := s.PutBlob(within(t), batchlog.K(1), zeros(size))
+	check(t, err)
+	_, err = s.Get(within(t), batchlog.K(1))
+	var limit *batchlog.LimitError
+	if !errors.As(err, &limit) {
+		t.Errorf("get: %v, want a *LimitError", err)
+	}
+	n := 0
+	for e, err := range s.Scan(within(t), batchlog.Range{}) {
+		check(t, err)
+		if n++; e.Value != nil || e.Blob == nil || e.Blob.Size != size {
+			t.Errorf("scan: %d bytes, blob %v", len(e.Value), e.Blob)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	b, err := s.Blob(within(t), batchlog.K(1))
+	check(t, err)
+	defer b.Close()
+	if n, err := io.Copy(io.Discard, b); n != size || err != nil {
+		t.Errorf("read of %d bytes, %v", n, err)
+	}
+}
+
+// Blobs are as durable as commits.
+func testBlobOverReopen(t *testing.T, open Open) {
+	sub := open(t, Options{})
+	if sub.Reopen == nil {
+		t.Skip("the engine keeps nothing")
+	}
+	store(t, sub.DB, nil) // or skip
+	for i, size := range blobSizes {
+		_, err := sub.DB.Space("s").PutBlob(within(t), batchlog.K(i), bytes.NewReader(content(11, size)))
+		check(t, err)
+	}
+	db := sub.Reopen(t)
+	for i, size := range blobSizes {
+		wantBlob(t, db.Space("s"), batchlog.K(i), content(11, size))
+	}
+}
+
+// marked is values that begin as what stands for a blob does, or nearly so.
+func marked() [][]byte {
+	const mark = "\xffblob\xfe\x1a\x00" // see value.go
+	list := [][]byte{
+		[]byte(mark), []byte(mark + "\x00"), []byte(mark + "\x01"), []byte(mark + "\x02and more"), []byte(mark + "\x00" + mark + "\x00"), []byte(mark[:7]),
+		[]byte(mark + mark), append([]byte(mark+"\x01"), make([]byte, 33)...), []byte(mark + "\xff"), []byte(mark[:6] + "\x1b\x00\x01"),
+	}
+	list = append(list, batchlog.AppendBlobRef(nil, batchlog.BlobRef{Hash: [32]byte{7}, Size: 1000}))
+	return append(list, append(batchlog.AppendBlobRef(nil, batchlog.BlobRef{Size: 1}), "and more"...))
+}
+
+// A value that begins with the mark of blobs is a value as any other, wherever it is read.
+func testBlobEscaped(t *testing.T, open Open) {
+	for _, by := range []string{"put", "batch", "update", "chain", "large chain", "copy"} {
+		t.Run(by, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			putMarked(t, db, s, by)
+			v, err := db.View(within(t))
+			check(t, err)
+			defer v.Close()
+			var want []pair
+			for i, value := range marked() {
+				wantBlob(t, s, batchlog.K(i), value)
+				want = append(want, pair{string(batchlog.K(i)), string(value)})
+				if got, err := v.Get(s, batchlog.K(i)); err != nil || !bytes.Equal(got, value) {
+					t.Errorf("get of a view: %q, %v; want %q", got, err, value)
+				}
+			}
+			wantPairs(t, "scan", scan(t, s, batchlog.Range{}), want)
+			wantPairs(t, "scan for references", scan(t, s, batchlog.Range{}, batchlog.BlobRefs()), want)
+			inView, err := collect(v.Scan(s, batchlog.Range{}))
+			check(t, err)
+			wantPairs(t, "scan of a view", inView, want)
+			_, err = db.Update(within(t), func(tx *batchlog.Tx) error {
+				for i, value := range marked() {
+					if got, err := tx.Get(s, batchlog.K(i)); err != nil || !bytes.Equal(got, value) {
+						t.Errorf("get of a transaction: %q, %v; want %q", got, err, value)
+					}
+				}
+				inTx, err := collect(tx.Scan(s, batchlog.Range{}))
+				wantPairs(t, "scan of a transaction", inTx, want)
+				return err
+			})
+			check(t, err)
+			last := map[string]string{}
+			commits, err := until(t, db, batchlog.TailOptions{Until: head(t, db), Spaces: []*batchlog.Space{s}})
+			check(t, err)
+			for _, c := range commits {
+				for op, err := range c.Ops() {
+					check(t, err)
+					if op.Blob != nil {
+						t.Errorf("%s is a blob", line(op))
+					}
+					got, err := op.Load(within(t))
+					if err != nil || !bytes.Equal(got, op.Value) {
+						t.Errorf("load of %s: %q, %v", line(op), got, err)
+					}
+					last[string(op.Key)] = string(op.Value)
+				}
+			}
+			for _, p := range want {
+				if last[p.key] != p.value {
+					t.Errorf("the log has %q=%q, want %q", p.key, last[p.key], p.value)
+				}
+			}
+		})
+	}
+}
+
+// putMarked puts the marked values, by one of the ways to write.
+func putMarked(t *testing.T, db *batchlog.DB, s *batchlog.Space, by string) {
+	t.Helper()
+	all := func(w writer, s *batchlog.Space) {
+		for i, value := range marked() {
+			w.Put(s, batchlog.K(i), value)
+		}
+	}
+	switch by {
+	case "put":
+		for i, value := range marked() {
+			put(t, s, batchlog.K(i), string(value))
+		}
+	case "batch":
+		var b batchlog.Batch
+		all(&b, s)
+		write(t, db, &b)
+	case "update":
+		_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+			all(tx, s)
+			for i, value := range marked() {
+				if got, err := tx.Get(s, batchlog.K(i)); err != nil || !bytes.Equal(got, value) {
+					t.Errorf("get of what the transaction has put: %q, %v; want %q", got, err, value)
+				}
+			}
+			return nil
+		})
+		check(t, err)
+	case "copy":
+		chain(t, db) // or skip
+		var b batchlog.Batch
+		all(&b, db.Space("from"))
+		write(t, db, &b)
+		_, err := db.CopyRange(within(t), s, db.Space("from"), batchlog.Range{})
+		check(t, err)
+	default:
+		c := chain(t, db)
+		if by == "large chain" {
+			for i := range 5000 {
+				c.Put(db.Space("other"), batchlog.K(i), make([]byte, 100))
+			}
+		}
+		all(c, s)
+		commit(t, c)
+	}
+}
+
+// That values of some size become blobs is noticed by nobody who reads; only tails and scans for references tell.
+func testBlobBytes(t *testing.T, open Open) {
+	db := open(t, Options{Log: batchlog.LogConfig{BlobBytes: batchlog.MinBlobBytes}}).DB
+	store(t, db, nil) // or skip
+	s := db.Space("s")
+	mark := marked()[0]
+	sizes := []int{0, batchlog.MinBlobBytes - 1, batchlog.MinBlobBytes, 3 * batchlog.MinBlobBytes}
+	var want []pair
+	value := func(i, size int) []byte {
+		v := content(uint64(i), size)
+		if i%4 == 3 {
+			copy(v, mark)
+		}
+		return v
+	}
+	for i := range 16 {
+		v := value(i, sizes[i%4])
+		k := batchlog.K(i)
+		want = append(want, pair{string(k), string(v)})
+		switch i / 4 {
+		case 0:
+			put(t, s, k, string(v))
+		case 1:
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tx.Put(s, k, v)
+				if got, err := tx.Get(s, k); err != nil || !bytes.Equal(got, v) {
+					t.Errorf("get of what the transaction has put: %q, %v", short(got), err)
+				}
+				return nil
+			})
+			check(t, err)
+		default:
+			c, err := db.Chain(within(t))
+			if errors.Is(err, batchlog.ErrUnsupported) {
+				put(t, s, k, string(v))
+				continue
+			}
+			check(t, err)
+			for n := range (i/4 - 2) * 5000 {
+				c.Put(db.Space("other"), batchlog.K(n), make([]byte, 100))
+			}
+			c.Put(s, k, v)
+			commit(t, c)
+		}
+	}
+	slices.SortFunc(want, func(a, b pair) int { return strings.Compare(a.key, b.key) })
+	wantPairs(t, "scan", scan(t, s, batchlog.Range{}), want)
+	for _, p := range want {
+		wantBlob(t, s, batchlog.Key(p.key), []byte(p.value))
+	}
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		inTx, err := collect(tx.Scan(s, batchlog.Range{}))
+		wantPairs(t, "scan of a transaction", inTx, want)
+		for _, p := range want {
+			if got, err := tx.Get(s, batchlog.Key(p.key)); err != nil || string(got) != p.value {
+				t.Errorf("get of a transaction: %q, %v", short(got), err)
+			}
+		}
+		return err
+	})
+	check(t, err)
+	blobs := 0
+	for e, err := range s.Scan(within(t), batchlog.Range{}, batchlog.BlobRefs()) {
+		check(t, err)
+		if e.Blob != nil {
+			blobs++
+		}
+	}
+	if blobs != 8 {
+		t.Errorf("%d blobs, want 8", blobs)
+	}
+	for _, c := range follow(t, db, batchlog.TailOptions{Spaces: []*batchlog.Space{s}}, 16) {
+		for op, err := range c.Ops() {
+			check(t, err)
+			got, err := op.Load(within(t))
+			if i := slices.IndexFunc(want, func(p pair) bool { return p.key == string(op.Key) }); err != nil || string(got) != want[i].value {
+				t.Errorf("load of %s: %q, %v", op.Key, short(got), err)
+			}
+		}
+	}
+	// Switched off, nothing changes but for what is written then.
+	check(t, db.Configure(within(t), batchlog.LogConfig{}))
+	put(t, s, batchlog.Key(want[2].key), want[2].value)
+	wantPairs(t, "scan", scan(t, s, batchlog.Range{}), want)
+}
