@@ -12,7 +12,7 @@ import (
 )
 
 // worldPaths are the spaces of a program: neighbours, one within the other, and with parts that try to look like other paths.
-var worldPaths = [][]any{{}, {"a"}, {"a", "x"}, {"a", "x", 1}, {"a\x00"}, {"ab"}, {"b", []byte{0xff}}, {"hot"}}
+var worldPaths = [][]any{{}, {"a"}, {"a", "x"}, {"a", "x", 1}, {"a\x00"}, {"ab"}, {"b", []byte{0xff}}, {"hot"}, {"t"}, {"t", "x"}, {"t", "x", 1}}
 
 // An op of the model. Spaces are numbers in worldPaths.
 type op struct {
@@ -22,6 +22,7 @@ type op struct {
 	high  string // of a range delete, if bounded
 	open  bool   // a range delete without an upper bound
 	value string
+	ref   *batchlog.BlobRef // the value is put as this blob
 }
 
 // text is the op in a form that can be compared with what a tail yields, see opText.
@@ -77,6 +78,8 @@ type commit struct {
 	token  string
 	labels map[string]string
 	at     time.Time // when it was submitted, by the database's clock
+	// chain is what was added to a chain, in order; ops, its net effect, are known when they have been seen in the log.
+	chain []chainStep
 }
 
 // texts is the ops that a tail of these spaces shows; nil: of all.
@@ -228,7 +231,7 @@ func (m *model) resolve(found []seen) error {
 		for len(m.pending) > 0 && !ok {
 			c := m.pending[0]
 			m.pending = m.pending[1:]
-			if s.same(&c, nil) == nil {
+			if c.chain != nil && m.takeNet(&c, &s) == nil || c.chain == nil && s.same(&c, nil) == nil {
 				m.commit(c)
 				ok = true
 			}

@@ -87,10 +87,13 @@ type run struct {
 	config     batchlog.LogConfig
 	followers  []*follower
 	views      []*heldView
+	chains     []*openChain
+	blobs      []string  // contents that were stored
 	outcomes   []string  // of the writes since the database was opened
 	written    int       // number of the next value, so that no two are the same
 	spaceSince time.Time // when the disk was full last
 	trimmed    bool      // since it was opened something may have been trimmed
+	limbo      bool      // a trim has failed: a crash may bring back what it has dropped
 
 	sweeping bool // one fault or crash is to come at a certain operation, and must come
 
@@ -334,7 +337,7 @@ func randomMix(seed uint64) mix {
 // options are how the run opens its database.
 func (r *run) options() *local.Options {
 	return &local.Options{
-		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes,
+		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes, ChainBytes: 16 << 10,
 	}
 }
 
@@ -349,7 +352,7 @@ func (r *run) open() error {
 	for _, path := range worldPaths {
 		r.spaces = append(r.spaces, db.Space(path...))
 	}
-	r.outcomes = nil
+	r.outcomes, r.limbo = nil, false
 	return nil
 }
 
@@ -387,7 +390,7 @@ func stacks() string {
 	return strings.Join(list, "\n\n")
 }
 
-// letGo ends followers and views.
+// letGo ends followers, views and chains.
 func (r *run) letGo() {
 	for _, f := range r.followers {
 		f.stop()
@@ -395,7 +398,10 @@ func (r *run) letGo() {
 	for _, v := range r.views {
 		_ = v.view.Close() // the database may be beyond it
 	}
-	r.followers, r.views = nil, nil
+	for _, c := range r.chains {
+		_ = c.chain.Close() // so is this
+	}
+	r.followers, r.views, r.chains = nil, nil, nil
 }
 
 // reopen closes the database and opens it again.

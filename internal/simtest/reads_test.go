@@ -324,7 +324,12 @@ func (r *run) stepPull() {
 			return
 		}
 		s, err := see(c)
-		r.must("follower", err)
+		if err != nil { // of a chain, whose ops are read now
+			f.stop()
+			r.followers = slices.Delete(r.followers, i, i+1)
+			r.followerEnded(f, err)
+			return
+		}
 		f.seen = append(f.seen, s)
 		f.at = s.id
 		if !s.bookmark {

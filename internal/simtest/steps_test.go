@@ -25,6 +25,16 @@ func init() {
 		"token again": {weight: 3, do: (*run).stepTokenAgain},
 		"refused":     {weight: 1, do: (*run).stepRefused},
 
+		"chain":        {weight: 4, do: (*run).stepChain, when: func(r *run) bool { return len(r.chains) < 3 }},
+		"fill chain":   {weight: 8, do: (*run).stepFillChain, when: func(r *run) bool { return len(r.chains) > 0 }},
+		"commit chain": {weight: 6, do: (*run).stepCommitChain, when: func(r *run) bool { return len(r.chains) > 0 }},
+		"close chain":  {weight: 1, do: (*run).stepCloseChain, when: func(r *run) bool { return len(r.chains) > 0 }},
+		"copy":         {weight: 3, do: (*run).stepCopy},
+		"blob":         {weight: 6, do: (*run).stepBlob},
+		"stray blob":   {weight: 1, do: (*run).stepStrayBlob},
+		"read blob":    {weight: 4, do: (*run).stepReadBlob},
+		"sweep":        {weight: 3, do: (*run).stepSweep},
+
 		"get":         {weight: 10, do: (*run).stepGet},
 		"stale":       {weight: 3, do: (*run).stepStale},
 		"scan":        {weight: 8, do: (*run).stepScan},
@@ -82,15 +92,18 @@ type writer interface {
 	Put(s *batchlog.Space, k batchlog.Key, value []byte)
 	Delete(s *batchlog.Space, k batchlog.Key)
 	DeleteRange(s *batchlog.Space, r batchlog.Range)
+	PutRef(s *batchlog.Space, k batchlog.Key, ref batchlog.BlobRef)
 }
 
 // add adds o to w.
 func (r *run) add(w writer, o op) {
 	s := r.spaces[o.space]
-	switch o.kind {
-	case batchlog.OpPut:
+	switch {
+	case o.ref != nil:
+		w.PutRef(s, batchlog.Key(o.key), *o.ref)
+	case o.kind == batchlog.OpPut:
 		w.Put(s, batchlog.Key(o.key), []byte(o.value))
-	case batchlog.OpDelete:
+	case o.kind == batchlog.OpDelete:
 		w.Delete(s, batchlog.Key(o.key))
 	default:
 		rg := batchlog.Range{Low: batchlog.Key(o.key), High: batchlog.Key(o.high)}
@@ -143,6 +156,9 @@ func (r *run) settle(c commit, id batchlog.ID, err error) {
 	case outcome == "acked":
 		if len(r.model.pending) > 0 {
 			r.t.Fatalf("step %d: commit %d is acknowledged after a write with an outcome that is not known", r.step, id)
+		}
+		if c.chain != nil {
+			r.seeNet(&c, id)
 		}
 		if want := r.model.commit(c); id != want {
 			r.t.Fatalf("step %d: commit %d, want %d", r.step, id, want)
@@ -311,6 +327,7 @@ func (r *run) stepConfigure() {
 	c := batchlog.LogConfig{
 		SegmentBytes: int64(16+r.rng.IntN(48)) << 10,
 		HotTTL:       []time.Duration{0, time.Second, time.Minute, time.Hour}[r.rng.IntN(4)],
+		BlobBytes:    []int{0, 0, batchlog.MinBlobBytes, 2 * batchlog.MinBlobBytes}[r.rng.IntN(4)],
 	}
 	ctx, cancel := r.context()
 	defer cancel()
@@ -341,6 +358,7 @@ func (r *run) stepTrim() {
 	if err != nil && !r.excused(err) && !r.disk.isFull() {
 		r.must("trim", err)
 	}
+	r.limbo = r.limbo || err != nil
 	r.trimmed = true
 	r.met["trim"]++
 }

@@ -1,6 +1,7 @@
 package simtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ type seen struct {
 	time     int64 // microseconds
 	labels   map[string]string
 	ops      []string
+	list     []op // the same
 	bookmark bool
 }
 
@@ -32,7 +34,13 @@ func see(c *batchlog.Commit) (seen, error) {
 		if err != nil {
 			return s, fmt.Errorf("ops of commit %d: %w", c.ID, err)
 		}
+		if o.Blob != nil {
+			if o.Value, err = o.Load(context.Background()); err != nil {
+				return s, fmt.Errorf("ops of commit %d: %w", c.ID, err)
+			}
+		}
 		s.ops = append(s.ops, opText(o))
+		s.list = append(s.list, modelOp(o))
 	}
 	return s, nil
 }
