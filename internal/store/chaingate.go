@@ -10,7 +10,7 @@ import (
 
 // A chainGate keeps readers from seeing half of a chain, without holding them up. A chain is applied in two steps, tables first, then the mark with what
 // came too late for them. From the first step to the second readers are given a snapshot from before. turn is odd meanwhile; whoever finds
-// that it has changed while he was reading reads again.
+// that it has changed while he was reading reads again. Where the second step fails readers see the store from before until it is opened again.
 type chainGate struct {
 	turn   atomic.Uint64
 	mu     sync.Mutex
@@ -82,6 +82,18 @@ func (s *Store) beginChain() (*shared, error) {
 	s.chain.before = before
 	s.chain.turn.Add(1)
 	return before, nil
+}
+
+// abandonChain lets go of the snapshot of a chain that could not be taken in, when nobody reads any more.
+func (s *Store) abandonChain() error {
+	s.chain.mu.Lock()
+	defer s.chain.mu.Unlock()
+	if s.chain.before == nil {
+		return nil
+	}
+	before := s.chain.before
+	s.chain.before = nil
+	return before.release()
 }
 
 func (s *Store) endChain(before *shared) {

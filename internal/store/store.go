@@ -234,6 +234,7 @@ func (s *Store) Close() error {
 		dropped = errors.Join(dropped, snap.drop())
 	}
 	s.open.Unlock()
+	dropped = errors.Join(dropped, s.abandonChain())
 	var err error
 	done := make(chan struct{})
 	go func() {

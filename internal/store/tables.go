@@ -277,9 +277,8 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 	if err != nil {
 		return err
 	}
-	defer s.endChain(before)
 	for _, stretch := range t.names {
-		if err := s.db.Ingest(context.Background(), stretch); err != nil {
+		if err := s.ingest(stretch); err != nil {
 			return fmt.Errorf("take in the tables of a chain: %w", err)
 		}
 	}
@@ -289,9 +288,26 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 	if err := s.applyBatch([]batchlog.Record{rest}); err != nil {
 		return err
 	}
+	s.endChain(before) // not after a failure: half of the chain may be there
 	s.Unstage(r.Chain.File)
 	t.forget()
 	return nil
+}
+
+// ingest takes in tables, in a goroutine of its own: where Pebble can't go on it ends the one that it runs in, see pebbleLogger.
+func (s *Store) ingest(tables []string) error {
+	var err error
+	done := make(chan struct{})
+	ended := false
+	go func() {
+		defer close(done)
+		err = s.db.Ingest(context.Background(), tables)
+		ended = true
+	}()
+	if !s.ends(done) || !ended {
+		return s.Failed()
+	}
+	return err
 }
 
 // forget removes what is left of tables that were applied, and the directory around theirs if they were the last in it. What can't be removed
