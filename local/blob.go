@@ -186,7 +186,7 @@ type BlobSweep struct {
 
 // SweepBlobs removes the blobs that nothing refers to any more: neither a key of the store, nor an open view, nor a commit that the log still has. What was stored
 // but not committed, by a process that ended or changed its mind, is removed if it is at least that old. This is done in the background as well, with an
-// hour.
+// hour. From a failed sync until the DB is opened again it is an ErrReadOnly.
 func (db *DB) SweepBlobs(ctx context.Context, age time.Duration) (BlobSweep, error) {
 	if db.engine.closed.Load() {
 		return BlobSweep{}, batchlog.ErrClosed
@@ -196,12 +196,15 @@ func (db *DB) SweepBlobs(ctx context.Context, age time.Duration) (BlobSweep, err
 
 // sweepBlobs is SweepBlobs.
 func (e *engine) sweepBlobs(ctx context.Context, age time.Duration) (s BlobSweep, err error) {
+	if err := e.log.Failed(); err != nil {
+		return s, err // see SweepChains
+	}
 	e.sweeping.Lock()
 	defer e.sweeping.Unlock()
 	now := time.Now()
 	e.recent.expire()
 	known := map[blob.Hash]bool{}
-	oldest, view := e.log.Oldest(), e.store.OldestSnapshot()
+	oldest, view := e.log.Kept(), e.store.OldestSnapshot()
 	err = e.store.Blobs(func(h [32]byte, size int64, last batchlog.ID) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)

@@ -183,6 +183,9 @@ func (e *engine) SweepChains(_ context.Context, age time.Duration) (chains int, 
 	if e.closed.Load() {
 		return 0, 0, batchlog.ErrClosed
 	}
+	if err := e.log.Failed(); err != nil {
+		return 0, 0, err // a commit whose outcome is not known may need what nothing known does
+	}
 	before := time.Now().Add(-age) // as files have it
 	left, err := e.leftChains()
 	if err != nil {

@@ -211,10 +211,12 @@ func (l *Log) Chains() ([]LeftChain, error) {
 func (l *Log) knowsChain(file [16]byte) (committed, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range l.mu.segments {
-		for _, c := range s.chains {
-			if c.file == file {
-				return true, false
+	for _, segments := range [][]*seg{l.mu.segments, l.mu.limbo} {
+		for _, s := range segments {
+			for _, c := range s.chains {
+				if c.file == file {
+					return true, false
+				}
 			}
 		}
 	}

@@ -92,8 +92,8 @@ func (s *seg) manifest() manifestSegment {
 	return m
 }
 
-// replaceManifest makes m the manifest. If it fails, uncertain says that a crash may find either m or what was
-// there before; else it finds that.
+// replaceManifest makes m the manifest, and removes the segments that were dropped before. If it fails, uncertain says that a crash may
+// find either m or what was there before; else it finds that.
 func (l *Log) replaceManifest(m manifest) (uncertain bool, err error) {
 	body, err := json.MarshalIndent(m, "", " ")
 	if err != nil {
@@ -108,7 +108,17 @@ func (l *Log) replaceManifest(m manifest) (uncertain bool, err error) {
 	if err := l.opts.FS.Rename(temp, l.path("", manifestName)); err != nil {
 		return true, err
 	}
-	return true, syncDir(l.opts.FS, l.opts.Dir)
+	if err := syncDir(l.opts.FS, l.opts.Dir); err != nil {
+		return true, err
+	}
+	l.mu.Lock()
+	dropped := l.mu.limbo
+	l.mu.limbo = nil
+	l.mu.Unlock()
+	for _, s := range dropped {
+		l.removeFile(s)
+	}
+	return false, nil
 }
 
 // writeFile makes a file with that content durable, but not its name.

@@ -57,6 +57,7 @@ type Log struct {
 	mu struct {
 		sync.Mutex
 		segments []*seg // in order of ids, without holes; the last one is active
+		limbo    []*seg // dropped, but no manifest that says so is known to be durable: a crash may bring them back
 		config   batchlog.LogConfig
 		trimmed  int64 // time of the newest commit that was dropped, in microseconds since 1970; 0: none was
 		failed   error // the first failed write or sync; nothing is appended any more
@@ -181,6 +182,16 @@ func (l *Log) NoSpace() bool {
 func (l *Log) Oldest() batchlog.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.mu.segments[0].first
+}
+
+// Kept is the oldest commit that the log has, or that a crash may bring back.
+func (l *Log) Kept() batchlog.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.limbo) > 0 {
+		return l.mu.limbo[0].first
+	}
 	return l.mu.segments[0].first
 }
 

@@ -56,6 +56,7 @@ func (l *Log) Trim(last batchlog.ID) (int, error) {
 		return 0, nil
 	}
 	l.mu.segments = before[n:]
+	l.mu.limbo = append(l.mu.limbo, before[:n]...)
 	l.mu.trimmed = max(l.mu.trimmed, before[n-1].newest)
 	m := l.tableLocked()
 	l.mu.Unlock()
@@ -63,9 +64,6 @@ func (l *Log) Trim(last batchlog.ID) (int, error) {
 		// Whatever manifest a crash would find, its files are there. Followers have been told of a gap that
 		// is none yet; they will be told of it again.
 		return 0, err
-	}
-	for _, s := range before[:n] {
-		l.removeFile(s)
 	}
 	return n, nil
 }
