@@ -80,6 +80,7 @@ type Chain struct {
 	size  int64
 	err   error
 	done  bool
+	blobs bool // references were put
 	// stalled is why what is in batch could not be staged just now.
 	stalled error
 }
@@ -133,7 +134,12 @@ func (c *Chain) Put(s *Space, k Key, value []byte) {
 // PutRef adds: set the value of k in s to the blob that ref refers to. See [Batch.PutRef].
 func (c *Chain) PutRef(s *Space, k Key, ref BlobRef) {
 	c.batch.PutRef(s, k, ref)
-	c.stageSome()
+	if c.blobs {
+		c.stageSome()
+		return
+	}
+	c.blobs = true
+	c.flush() // from now on the engine knows that blobs may be needed
 }
 
 // Delete adds: remove k from s.
@@ -198,6 +204,7 @@ func (c *Chain) report(p ChainProgress) {
 // CopyRange adds: put the keys of src that are in r, with their values, into dst. Spaces within src are not copied, and keys that dst
 // has besides stay. What is copied is the state of the database, without what the chain itself has added, at the id before that
 // of the chain's commit: what others write to src meanwhile is caught up with. Later ops of the chain win over the copy, it wins over earlier ones.
+// An error is remembered and returned by Commit, too.
 func (c *Chain) CopyRange(dst, src *Space, r Range) error { return c.copyRange(dst, src, r, false) }
 
 // MoveRange is CopyRange that deletes the keys in src as well: nothing is lost and nothing doubled, whatever others write meanwhile. Where
@@ -212,7 +219,7 @@ func (c *Chain) MoveTree(dst, src *Space) error { return c.copyTree(dst, src, tr
 
 func (c *Chain) copyRange(dst, src *Space, r Range, move bool) error {
 	if !c.copies(dst, src) {
-		return c.Err()
+		return c.err
 	}
 	low, high, empty := src.storedRange(r)
 	if empty {
@@ -223,7 +230,7 @@ func (c *Chain) copyRange(dst, src *Space, r Range, move bool) error {
 
 func (c *Chain) copyTree(dst, src *Space, move bool) error {
 	if !c.copies(dst, src) {
-		return c.Err()
+		return c.err
 	}
 	low := open(src.prefix)
 	// What follows an open path is the end, 00, or the tag of another part: none is ff.
@@ -236,7 +243,10 @@ func (c *Chain) copies(dst, src *Space) bool {
 	if c.batch.accepts(dst) && c.batch.accepts(src) {
 		c.flush()
 	}
-	return c.Err() == nil
+	if c.err == nil {
+		c.err = c.Err() // a copy that is not added must not be missing from what is committed
+	}
+	return c.err == nil
 }
 
 func (c *Chain) copy(rc RangeCopy) error {
@@ -272,7 +282,7 @@ func (c *Chain) Commit(ctx context.Context) (ID, error) {
 	id, err := c.stage.Commit(ctx, p)
 	if err == nil || errors.Is(err, ErrUncertain) {
 		c.done = true
-		err = errors.Join(err, c.stage.Close())
+		_ = c.stage.Close() // what it can't remove is swept: it is no reason to say that the commit has failed
 	}
 	return id, err
 }

@@ -320,7 +320,8 @@ func (g *stage) propose(ctx context.Context, prop *batchlog.Proposal) (id batchl
 		if err != nil {
 			g.e.store.Unstage(b.chain.File) // it is applied by the next open, if it is there
 		}
-		return id, errors.Join(err, b.chain.Keep())
+		_ = b.chain.Keep() // it was synced
+		return id, err
 	case err == nil: // a commit with the same token was faster
 		g.done = true
 	}
