@@ -180,7 +180,7 @@ func (w *TableWriter) Drop() error {
 	return err
 }
 
-// Drop removes the tables. Those that were taken in are gone already.
+// Drop removes the tables, and their directory. Those that were taken in are gone already.
 func (t *Tables) Drop() error {
 	var errs []error
 	for _, stretch := range t.names {
@@ -191,6 +191,7 @@ func (t *Tables) Drop() error {
 		}
 	}
 	t.names = nil
+	_ = t.fs.Remove(t.dir) // fails where there is more
 	return errors.Join(errs...)
 }
 
@@ -256,9 +257,7 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 		if err := s.applyBatch([]batchlog.Record{whole}); err != nil {
 			return err
 		}
-		if t := s.Unstage(r.Chain.File); t != nil {
-			t.forget()
-		}
+		s.forget(r.Chain.File)
 		return nil
 	}
 	if r.HasBlobs() {
@@ -289,8 +288,8 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 		return err
 	}
 	s.endChain(before) // not after a failure: half of the chain may be there
-	s.Unstage(r.Chain.File)
 	t.forget()
+	s.Unstage(r.Chain.File) // last: what is staged is not taken for left behind
 	return nil
 }
 
@@ -315,6 +314,17 @@ func (s *Store) ingest(tables []string) error {
 func (t *Tables) forget() {
 	_ = t.fs.RemoveAll(t.dir)
 	_ = t.fs.Remove(filepath.Dir(t.dir)) // fails where there is more
+}
+
+// forget does so with the tables that are staged for a chain, if there are any.
+func (s *Store) forget(file [16]byte) {
+	s.staged.Lock()
+	t := s.staged.tables[file]
+	s.staged.Unlock()
+	if t != nil {
+		t.forget()
+		s.Unstage(file)
+	}
 }
 
 // inMemory is the commit of a chain with all of its ops in memory.
