@@ -161,6 +161,7 @@ func (w *builder) begin() error {
 	}
 	chain, err := g.e.log.BeginChain(file)
 	if err != nil {
+		_ = g.e.opts.FS.Remove(dir) // the next try makes its own
 		return err
 	}
 	w.built.chain, w.built.writer = chain, g.e.store.NewTables(dir)

@@ -86,6 +86,7 @@ func (e *engine) Chains(context.Context) ([]batchlog.ChainStatus, error) {
 		all = append(all, batchlog.ChainStatus{Name: name, Begun: g.begun, Bytes: g.onDisk.Load(), Ops: g.ops.Load(), Open: true})
 	}
 	e.chains.mu.Unlock()
+	e.addStaged(open)
 	left, err := e.leftChains()
 	e.addStaged(open)
 	for _, c := range left {
@@ -187,12 +188,13 @@ func (e *engine) SweepChains(_ context.Context, age time.Duration) (chains int, 
 		return 0, 0, err // a commit whose outcome is not known may need what nothing known does
 	}
 	before := time.Now().Add(-age) // as files have it
+	open := map[string]bool{}
+	e.addStaged(open)
 	left, err := e.leftChains()
 	if err != nil {
 		return 0, 0, err
 	}
 	e.chains.mu.Lock()
-	open := map[string]bool{}
 	for g := range e.chains.stages {
 		open[hex.EncodeToString(g.name[:])] = true
 	}
@@ -213,7 +215,7 @@ func (e *engine) SweepChains(_ context.Context, age time.Duration) (chains int, 
 }
 
 // addStaged adds the names of the chains whose commits are about to be applied. They are not under way any more, nor left behind. It comes after
-// the look at those that are.
+// the look at those that are, and before that at the files, too: tables are removed while they are staged.
 func (e *engine) addStaged(names map[string]bool) {
 	for _, file := range e.store.Staged() {
 		file[15] = 0

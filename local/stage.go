@@ -238,7 +238,7 @@ func (g *stage) tryCommit(ctx context.Context, p *batchlog.Proposal) (batchlog.I
 		err = g.late(ctx, &last)
 	}
 	if err != nil {
-		return 0, err
+		return 0, chainError(err)
 	}
 	last.Ops = append(last.Ops, p.Ops...)
 	last.Count += p.Count
@@ -340,9 +340,11 @@ func (g *stage) Close() error {
 	if g.sorter != nil {
 		errs = append(errs, g.sorter.Close())
 	}
-	g.e.chains.mu.Lock()
-	delete(g.e.chains.stages, g)
-	g.e.chains.mu.Unlock()
+	defer func() { // last: what is under way is not taken for left behind
+		g.e.chains.mu.Lock()
+		defer g.e.chains.mu.Unlock()
+		delete(g.e.chains.stages, g)
+	}()
 	if g.sorter != nil {
 		dirs := []string{g.dir}
 		if g.done { // the tables are the store's by now
