@@ -145,6 +145,7 @@ type openChain struct {
 	commit
 	blobs bool  // it may refer to blobs
 	err   error // of its last commit that failed
+	lost  bool  // a copy could not be added: it can't be committed any more
 }
 
 func (r *run) stepChain() {
@@ -185,6 +186,7 @@ func (r *run) fillChain(o *openChain) {
 	if r.rng.IntN(3) == 0 {
 		c := r.randomCopy()
 		err := r.addCopy(o.chain, c)
+		o.lost = o.lost || err != nil
 		r.log("chain: copy %+v: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 		o.blobs = true // or may have
@@ -240,6 +242,7 @@ func (r *run) stepCopy() {
 	r.stepChainOf(func(o *openChain) {
 		c := r.randomCopy()
 		err := r.addCopy(o.chain, c)
+		o.lost = o.lost || err != nil
 		r.log("copy %+v: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 	})
@@ -269,7 +272,7 @@ func (r *run) stepCommitChain() { r.commitChain(r.rng.IntN(len(r.chains))) }
 func (r *run) commitChain(i int) {
 	r.t.Helper()
 	o := r.chains[i]
-	if r.rng.IntN(2) == 0 {
+	if o.chain.Progress == nil && r.rng.IntN(2) == 0 {
 		busy := 1 + r.rng.IntN(3)
 		o.chain.Progress = func(p batchlog.ChainProgress) {
 			// Nobody else commits while a copy catches up for the last time.
@@ -302,7 +305,7 @@ func (r *run) commitChain(i int) {
 		r.must("commit of a chain", err)
 	}
 	o.err = err
-	if r.rng.IntN(2) == 0 {
+	if r.fullPatience == 0 && r.rng.IntN(2) == 0 {
 		r.chains = slices.Delete(r.chains, i, i+1)
 		err := o.chain.Close()
 		if err != nil && !r.excusedChain(err) {
@@ -409,7 +412,7 @@ func (r *run) stepSweep() {
 	r.t.Helper()
 	ctx, cancel := r.context()
 	defer cancel()
-	if r.rng.IntN(2) == 0 {
+	if r.fullPatience == 0 && r.rng.IntN(2) == 0 {
 		r.letGo()
 	}
 	// The store must have come to head for it to know what is referred to.

@@ -38,6 +38,8 @@ type disk struct {
 		fault  func(op diskOp) error // nil: none
 		faults int                   // that were returned
 		full   bool
+		// fullIn is how many operations that need space there is yet room for; 0: for as many as come.
+		fullIn int
 		trace  []string
 	}
 	tracing bool
@@ -145,6 +147,13 @@ func (d *disk) setFull(full bool) {
 	d.mu.full = full
 }
 
+// fullIn makes the disk full at the n-th operation from now that needs space.
+func (d *disk) fullIn(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.fullIn = n
+}
+
 // isFull says whether it is.
 func (d *disk) isFull() bool {
 	d.mu.Lock()
@@ -156,13 +165,14 @@ func (d *disk) isFull() bool {
 func (d *disk) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.fault, d.mu.full, d.mu.crashAt = nil, false, 0
+	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt = nil, false, 0, 0
 }
 
 // An armed is what is to go wrong on a disk.
 type armed struct {
 	fault   func(op diskOp) error
 	full    bool
+	fullIn  int
 	crashIn int
 }
 
@@ -170,11 +180,11 @@ type armed struct {
 func (d *disk) disarm() armed {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	a := armed{fault: d.mu.fault, full: d.mu.full}
+	a := armed{fault: d.mu.fault, full: d.mu.full, fullIn: d.mu.fullIn}
 	if d.mu.crashAt > d.mu.ops {
 		a.crashIn = d.mu.crashAt - d.mu.ops
 	}
-	d.mu.fault, d.mu.full, d.mu.crashAt = nil, false, 0
+	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt = nil, false, 0, 0
 	return a
 }
 
@@ -182,7 +192,7 @@ func (d *disk) disarm() armed {
 func (d *disk) arm(a armed) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.fault, d.mu.full = a.fault, a.full
+	d.mu.fault, d.mu.full, d.mu.fullIn = a.fault, a.full, a.fullIn
 	if a.crashIn > 0 {
 		d.mu.crashAt = d.mu.ops + a.crashIn
 	}
@@ -257,6 +267,11 @@ func (d *disk) allow(op diskOp) (dies bool, err error) {
 	}
 	if d.tracing {
 		d.mu.trace = append(d.mu.trace, op.String())
+	}
+	if d.mu.fullIn > 0 && needsSpace[op.kind] {
+		if d.mu.fullIn--; d.mu.fullIn == 0 {
+			d.mu.full = true
+		}
 	}
 	if d.mu.full && needsSpace[op.kind] && !(d.lenient && op.over) {
 		return false, &os.PathError{Op: op.kind, Path: op.path, Err: syscall.ENOSPC}

@@ -95,7 +95,9 @@ type run struct {
 	trimmed    bool      // since it was opened something may have been trimmed
 	limbo      bool      // a trim has failed: a crash may bring back what it has dropped
 
-	sweeping bool // one fault or crash is to come at a certain operation, and must come
+	// fullPatience bounds a call from when the disk gets full; 0: patience does.
+	fullPatience time.Duration
+	sweeping     bool // one fault or crash is to come at a certain operation, and must come
 
 	step   int
 	recent []string       // what was done last, for messages
@@ -152,11 +154,28 @@ func (r *run) must(what string, err error) {
 
 // context is one for a single call, which no call may outlast.
 func (r *run) context() (context.Context, context.CancelFunc) {
-	wait := patience
 	if r.disk.isFull() {
-		wait = 2 * time.Second
+		return bounded(2 * time.Second)
 	}
-	return bounded(wait)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := make(chan struct{})
+	go func() {
+		for left := patience / tick; left > 0; left-- {
+			select {
+			case <-stop:
+				return
+			case <-time.After(tick):
+			}
+			if r.fullPatience > 0 && r.disk.isFull() {
+				left = min(left, r.fullPatience/tick)
+			}
+		}
+		cancel(errHung)
+	}()
+	return ctx, sync.OnceFunc(func() {
+		close(stop)
+		cancel(nil)
+	})
 }
 
 var errHung = errors.New("the call has hung")
