@@ -156,6 +156,10 @@ func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
 	if err == nil && (h.Database != l.opts.Database || h.Segment != ref.File || h.First != 0) {
 		err = &batchlog.CorruptError{File: name, ID: ref.ID, Err: errors.New("the file of another chain, or of another database")}
 	}
+	var damage *batchlog.CorruptError
+	if errors.As(err, &damage) {
+		damage.ID = ref.ID
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
