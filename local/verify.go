@@ -307,8 +307,11 @@ func (f *fold) checkBlob(id batchlog.ID, key, value []byte) error {
 	case errors.Is(err, batchlog.ErrNotFound):
 		p.What = fmt.Sprintf("blob %s of commit %d is missing", ref, id)
 		f.report.add(p)
-	case err != nil:
+	case err != nil && f.ctx.Err() != nil:
 		return err
+	case err != nil: // it alone can't be read: the other ops of the commit are compared
+		p.What = fmt.Sprintf("blob %s of commit %d can't be read: %v", ref, id, err)
+		f.report.add(p)
 	}
 	f.progress(Progress{Stage: "blobs", Done: f.report.BlobBytes, Unit: "bytes"})
 	return nil
