@@ -177,7 +177,7 @@ func (f *fullDisk) readAcked() {
 	for ; f.acked[work{0, 0, n}] != 0; n++ {
 	}
 	f.mu.Unlock()
-	users := f.db.Space(workSpaces[0])
+	users := f.db.Space(workSpaces[0]...)
 	newest := work{0, 0, n - 1}.puts()[0]
 	if v, err := users.Get(ctx, newest.key); err != nil || string(v) != newest.value {
 		f.t.Errorf("get on a full disk: %.40q, %v", v, err)

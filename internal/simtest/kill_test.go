@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -33,6 +35,62 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d commits, %d acknowledged", *flagKills, len(h.log), len(h.acked))
+}
+
+// A process that is killed while it fills and commits chains, copies, and puts blobs leaves each of them whole or not at all, and nothing that is not swept.
+func TestKillChains(t *testing.T) {
+	dir := t.TempDir()
+	var h ledger
+	kinds := map[string]int{}
+	left := 0
+	for round := range *flagKills {
+		p := startWriter(t, orders{Dir: dir, Round: round, Workers: 3, Errors: 1, Chains: true})
+		p.awaitFirst(t)
+		time.Sleep(10*time.Millisecond + rand.N(290*time.Millisecond))
+		p.kill()
+		if len(p.errs) > 0 {
+			t.Errorf("round %d: writes failed before the kill: %.200q", round, p.errs)
+		}
+		for w := range p.acked {
+			kinds[w.kind()]++
+		}
+		h.add(t, p)
+		h.check(t, dir, round == *flagKills-1)
+		left += sweepAfterKill(t, dir)
+		if t.Failed() {
+			t.Fatalf("that was round %d", round)
+		}
+	}
+	t.Logf("%d kills, %d commits, acknowledged by kind: %v; %d chains were left behind", *flagKills, len(h.log), kinds, left)
+}
+
+// sweepAfterKill sweeps what the process left, and looks that all is well then. It returns how many chains that was.
+func sweepAfterKill(t *testing.T, dir string) (chains int) {
+	t.Helper()
+	db, err := local.Open(dir, realOptions(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	chains, _, err = db.SweepChains(t.Context(), 0)
+	if err != nil {
+		t.Errorf("sweep of chains: %v", err)
+	}
+	if _, err := db.SweepBlobs(t.Context(), 0); err != nil {
+		t.Errorf("sweep of blobs: %v", err)
+	}
+	list, err := db.Chains(t.Context())
+	if err != nil || len(list) > 0 {
+		t.Errorf("chains are %+v, %v after a sweep", list, err)
+	}
+	if names, err := os.ReadDir(filepath.Join(dir, "chains")); err == nil && len(names) > 0 {
+		t.Errorf("%d directories of chains after a sweep", len(names))
+	}
+	r, err := db.Verify(t.Context(), local.VerifyOptions{})
+	if err != nil || len(r.Problems) > 0 {
+		t.Errorf("verify after a sweep: %v, %v", err, r.Problems)
+	}
+	return chains
 }
 
 // jobsForKill are run by processes that are killed: one derives, one feeds on that and more, one only writes.

@@ -35,6 +35,7 @@ type orders struct {
 	Workers int
 	Errors  int  // a worker ends after this many writes that failed
 	Tasks   bool // it runs tasks, too
+	Chains  bool // it writes chains, copies and blobs, too
 }
 
 // A work is one write: the n-th of a worker in a round.
@@ -50,14 +51,25 @@ func (w work) token() string {
 	return ""
 }
 
+// kind is "chain", "copy" (of what the chain before has put) or "blob" for some of the writes of workers that write such, "" else.
+func (w work) kind() string {
+	if w.worker < chainWorkers {
+		return ""
+	}
+	return []string{"", "chain", "copy", "blob"}[w.n%4]
+}
+
+// chainWorkers is the number of the first worker that writes chains, copies and blobs.
+const chainWorkers = 100
+
 // A put is an op of a work: all are puts, of keys that nobody else writes.
 type put struct {
-	space int
+	space []any
 	key   batchlog.Key
 	value string
 }
 
-var workSpaces = []string{"users", "orders"}
+var workSpaces = [][]any{{"users"}, {"orders"}}
 
 // puts are the ops of the write: one space, or, with every third, two.
 func (w work) puts() []put {
@@ -65,18 +77,76 @@ func (w work) puts() []put {
 	value := func() string {
 		return w.String() + strings.Repeat(string(rune('a'+rng.IntN(26))), rng.IntN(1000))
 	}
-	list := []put{{0, batchlog.K(w.round, w.worker, w.n), value()}}
+	users, orders := workSpaces[0], workSpaces[1]
+	switch w.kind() {
+	case "chain":
+		var list []put
+		for i := range 20 + rng.IntN(300) {
+			list = append(list, put{workSpaces[i%2], batchlog.K(w.round, w.worker, w.n, i), value()})
+		}
+		return list
+	case "copy":
+		var list []put
+		for _, p := range (work{w.round, w.worker, w.n - 1}).puts() {
+			if p.space[0] == users[0] {
+				list = append(list, put{w.copies(), p.key, p.value})
+			}
+		}
+		return list
+	case "blob":
+		return []put{{users, batchlog.K(w.round, w.worker, w.n), value() + strings.Repeat("b", rng.IntN(100_000))}}
+	}
+	list := []put{{users, batchlog.K(w.round, w.worker, w.n), value()}}
 	if w.n%3 == 1 {
-		list = append(list, put{1, batchlog.K("of", w.n, w.worker, w.round), value()}, put{0, batchlog.K("last", w.round, w.worker, w.n), value()})
+		list = append(list, put{orders, batchlog.K("of", w.n, w.worker, w.round), value()}, put{users, batchlog.K("last", w.round, w.worker, w.n), value()})
 	}
 	return list
+}
+
+// copies is the path that a copy leads to.
+func (w work) copies() []any { return []any{"copies", w.round, w.worker, w.n} }
+
+// write does the write.
+func (w work) write(ctx context.Context, db *batchlog.DB) (_ batchlog.ID, err error) {
+	switch w.kind() {
+	case "":
+		return db.Write(ctx, w.batch(db))
+	case "blob":
+		p := w.puts()[0]
+		ref, err := db.StoreBlob(ctx, strings.NewReader(p.value))
+		if err != nil {
+			return 0, err
+		}
+		b := &batchlog.Batch{Token: w.token(), Labels: map[string]string{"work": w.String()}}
+		b.PutRef(db.Space(p.space...), p.key, ref)
+		return db.Write(ctx, b)
+	}
+	c, err := db.Chain(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	c.Token, c.Labels = w.token(), map[string]string{"work": w.String()}
+	if w.kind() == "copy" {
+		low := batchlog.K(w.round, w.worker, w.n-1)
+		low = low[:len(low)-1] // of all longer ones that begin so
+		err = c.CopyRange(db.Space(w.copies()...), db.Space("users"), batchlog.Range{Low: low, High: append(low[:len(low):len(low)], 0xff)})
+		if err != nil {
+			return 0, err
+		}
+	} else {
+		for _, p := range w.puts() {
+			c.Put(db.Space(p.space...), p.key, []byte(p.value))
+		}
+	}
+	return c.Commit(ctx)
 }
 
 // batch is the write.
 func (w work) batch(db *batchlog.DB) *batchlog.Batch {
 	b := &batchlog.Batch{Token: w.token(), Labels: map[string]string{"work": w.String()}}
 	for _, p := range w.puts() {
-		b.Put(db.Space(workSpaces[p.space]), p.key, []byte(p.value))
+		b.Put(db.Space(p.space...), p.key, []byte(p.value))
 	}
 	return b
 }
@@ -84,7 +154,7 @@ func (w work) batch(db *batchlog.DB) *batchlog.Batch {
 // realOptions make segments and memtables so small that runs of a second roll, seal and flush.
 func realOptions(t *testing.T) *local.Options {
 	return &local.Options{
-		Logger: testLogger(t), CacheBytes: 1 << 20, MemTableBytes: 256 << 10,
+		Logger: testLogger(t), CacheBytes: 1 << 20, MemTableBytes: 256 << 10, ChainBytes: 16 << 10,
 		Log: batchlog.LogConfig{SegmentBytes: 64 << 10},
 	}
 }
@@ -115,6 +185,11 @@ func TestWriterProcess(t *testing.T) {
 	for worker := range o.Workers {
 		wg.Go(func() { o.work(db, worker, &failed) })
 	}
+	for worker := range o.Workers {
+		if o.Chains {
+			wg.Go(func() { o.work(db, chainWorkers+worker, &failed) })
+		}
+	}
 	wg.Wait()
 	fmt.Printf("end close: %v\n", db.Close())
 }
@@ -124,7 +199,7 @@ func (o *orders) work(db *local.DB, worker int, failed *atomic.Bool) {
 	w := work{o.Round, worker, 0}
 	for errs := 0; errs < o.Errors; {
 		afterwards := failed.Load()
-		id, err := db.Write(context.Background(), w.batch(db.DB))
+		id, err := w.write(context.Background(), db.DB)
 		if err != nil {
 			failed.Store(true)
 			errs++
@@ -385,6 +460,12 @@ func sameWork(db *batchlog.DB, c *batchlog.Commit) (work, error) {
 		return w, fmt.Errorf("labels %q: %w", c.Labels, err)
 	}
 	want := w.puts()
+	if w.kind() == "chain" || w.kind() == "copy" { // sorted by key, if it is not small
+		if c.Len() != len(want) {
+			return w, fmt.Errorf("write %s has %d of its %d ops", w, c.Len(), len(want))
+		}
+		return w, sameChain(db, c, want)
+	}
 	i := 0
 	for op, err := range c.Ops() {
 		if err != nil {
@@ -393,8 +474,12 @@ func sameWork(db *batchlog.DB, c *batchlog.Commit) (work, error) {
 		if i == len(want) {
 			return w, fmt.Errorf("write %s has more than its %d ops", w, len(want))
 		}
-		if p := want[i]; op.Kind != batchlog.OpPut || !op.Space.Equal(db.Space(workSpaces[p.space])) || !bytes.Equal(op.Key, p.key) || string(op.Value) != p.value {
-			return w, fmt.Errorf("write %s: op %d is %s %s %s %.40q, want %s %s %.40q", w, i, op.Kind, op.Space, op.Key, op.Value, workSpaces[p.space], p.key, p.value)
+		value, err := op.Load(context.Background())
+		if err != nil {
+			return w, err
+		}
+		if p := want[i]; op.Kind != batchlog.OpPut || !op.Space.Equal(db.Space(p.space...)) || !bytes.Equal(op.Key, p.key) || string(value) != p.value {
+			return w, fmt.Errorf("write %s: op %d is %s %s %s %.40q, want %s %s %.40q", w, i, op.Kind, op.Space, op.Key, value, p.space, p.key, p.value)
 		}
 		i++
 	}
@@ -402,6 +487,28 @@ func sameWork(db *batchlog.DB, c *batchlog.Commit) (work, error) {
 		return w, fmt.Errorf("write %s has %d of its %d ops", w, i, len(want))
 	}
 	return w, nil
+}
+
+// sameChain says how c is not these puts, in whatever order.
+func sameChain(db *batchlog.DB, c *batchlog.Commit, want []put) error {
+	values := map[string]string{}
+	for _, p := range want {
+		values[string(db.Space(p.space...).Stored())+string(p.key)] = p.value
+	}
+	for op, err := range c.Ops() {
+		if err != nil {
+			return err
+		}
+		at := string(op.Space.Stored()) + string(op.Key)
+		if v, ok := values[at]; !ok || v != string(op.Value) || op.Kind != batchlog.OpPut {
+			return fmt.Errorf("op %s %s %s %.40q, want %.40q, %t", op.Kind, op.Space, op.Key, op.Value, v, ok)
+		}
+		delete(values, at)
+	}
+	if len(values) > 0 {
+		return fmt.Errorf("%d of %d ops are missing", len(values), len(want))
+	}
+	return nil
 }
 
 // checkTokens says whether some of the writes with tokens are known by them: written again they are the same commits.
