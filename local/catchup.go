@@ -285,6 +285,9 @@ func (g *stage) late(ctx context.Context, p *batchlog.Proposal) error {
 			value, err := view.Get(ctx, n.Key)
 			switch {
 			case err == nil:
+				if _, ref, err := batchlog.ParseValue(value); err == nil && ref != nil {
+					p.Blobs++
+				}
 				p.Ops = batchlog.AppendOp(p.Ops, batchlog.OpPut, n.Key, value)
 			case errors.Is(err, batchlog.ErrNotFound):
 				p.Ops = batchlog.AppendOp(p.Ops, batchlog.OpDelete, n.Key, nil)

@@ -1,0 +1,65 @@
+package local
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/bytespace/batchlog"
+)
+
+// A copy whose source key is deleted between the sort and the commit leaves the target what it had; where that is a blob, the commit counts as one that
+// refers to it, whether other ops of the chain are on the same keys or not.
+func TestCopyLateBlob(t *testing.T) {
+	for _, mixed := range []bool{false, true} {
+		t.Run(fmt.Sprint("mixed=", mixed), func(t *testing.T) {
+			db := chainDB(t, Options{})
+			src, dst := db.Space("src"), db.Space("dst")
+			content := bytes.Repeat([]byte("b"), 5000)
+			if _, err := dst.PutBlob(t.Context(), batchlog.K(7), bytes.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+			var b batchlog.Batch
+			for i := range 500 {
+				b.Put(src, batchlog.K(i), bytes.Repeat([]byte("v"), 100))
+			}
+			if _, err := db.Write(t.Context(), &b); err != nil {
+				t.Fatal(err)
+			}
+			c, err := db.Chain(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if mixed {
+				c.Put(dst, batchlog.K(1), []byte("before"))
+			}
+			if err := c.CopyRange(dst, src, batchlog.Range{}); err != nil {
+				t.Fatal(err)
+			}
+			deleted := false
+			c.Progress = func(p batchlog.ChainProgress) {
+				if p.Stage == "sort" && !deleted {
+					deleted = true
+					if _, err := src.Delete(t.Context(), batchlog.K(7)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			id, err := c.Commit(t.Context())
+			if err != nil || !deleted {
+				t.Fatalf("commit %d, %v, deleted %t", id, err, deleted)
+			}
+			if got, err := dst.Get(t.Context(), batchlog.K(7)); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("the target has %.20q, %v", got, err)
+			}
+			verified(t, db)
+			time.Sleep(time.Millisecond) // the blob is older than the sweep
+			if _, err := db.SweepBlobs(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			verified(t, db)
+		})
+	}
+}
