@@ -31,27 +31,24 @@ type spaceCopy struct {
 	tree, move bool
 }
 
-// moves are the pairs of spaces between which subtrees may be copied, and stay among the spaces there are.
+// treePairs are the pairs of spaces between which subtrees may be copied, and stay among the spaces there are.
 var treePairs = [][2][]any{{{"t"}, {"a"}}, {{"a"}, {"t"}}, {{"t", "x"}, {"a", "x"}}, {{"a", "x", 1}, {"t", "x", 1}}, {{"t", "x"}, {"ab"}}}
 
 // spaceOf is the number of the space with that path.
 func spaceOf(path []any) int {
-	text := pathText(path)
-	at := slices.IndexFunc(worldPaths, func(p []any) bool { return pathText(p) == text })
+	at := slices.Index(worldTexts(), pathText(path))
 	if at < 0 {
-		panic("space that is not in the world: " + text)
+		panic("space that is not in the world: " + pathText(path))
 	}
 	return at
 }
 
 // modelOp is an op of a commit as the model has it.
 func modelOp(o batchlog.Op) op {
-	path := o.Space.Path()
-	m := op{kind: o.Kind, space: -1, key: string(o.Key), high: string(o.High), value: string(o.Value)}
-	text := pathText(path)
-	m.space = slices.IndexFunc(worldPaths, func(p []any) bool { return pathText(p) == text })
-	m.open = o.Kind == batchlog.OpDeleteRange && o.High == nil
-	return m
+	return op{
+		kind: o.Kind, space: slices.Index(worldTexts(), spaceText(o.Space)), key: string(o.Key), high: string(o.High), value: string(o.Value),
+		open: o.Kind == batchlog.OpDeleteRange && o.High == nil,
+	}
 }
 
 func (c *spaceCopy) contains(key string) bool {

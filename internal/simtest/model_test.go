@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -27,7 +28,7 @@ type op struct {
 
 // text is the op in a form that can be compared with what a tail yields, see opText.
 func (o op) text() string {
-	path := pathText(worldPaths[o.space])
+	path := worldTexts()[o.space]
 	switch o.kind {
 	case batchlog.OpPut:
 		return fmt.Sprintf("put %s %q %q", path, o.key, o.value)
@@ -43,7 +44,7 @@ func (o op) text() string {
 
 // opText is an op of a commit as op.text would write it.
 func opText(o batchlog.Op) string {
-	path := pathText(o.Space.Path())
+	path := spaceText(o.Space)
 	switch o.Kind {
 	case batchlog.OpPut:
 		return fmt.Sprintf("put %s %q %q", path, string(o.Key), string(o.Value))
@@ -64,6 +65,28 @@ func pathText(path []any) string {
 		panic("path that no key can hold: " + err.Error())
 	}
 	return fmt.Sprintf("%x", string(k))
+}
+
+// worldTexts is the texts of the world's paths.
+var worldTexts = sync.OnceValue(func() []string {
+	var texts []string
+	for _, path := range worldPaths {
+		texts = append(texts, pathText(path))
+	}
+	return texts
+})
+
+// spaceTexts is the texts of paths by how they are stored, as they are asked for all the time.
+var spaceTexts sync.Map
+
+// spaceText is pathText of a space.
+func spaceText(s *batchlog.Space) string {
+	if text, ok := spaceTexts.Load(string(s.Stored())); ok {
+		return text.(string)
+	}
+	text := pathText(s.Path())
+	spaceTexts.Store(string(s.Stored()), text)
+	return text
 }
 
 // within says whether the space with number s is that with number t or within it.
