@@ -80,10 +80,16 @@ type Chain struct {
 	size  int64
 	err   error
 	done  bool
+	// stalled is why what is in batch could not be staged just now.
+	stalled error
 }
 
-// chainPiece is how many bytes of ops are handed to the stage at once.
-const chainPiece = 256 << 10
+const (
+	// chainPiece is how many bytes of ops are handed to the stage at once.
+	chainPiece = 256 << 10
+	// chainPieceMax bounds the ops that wait for space on the disk.
+	chainPieceMax = 4 << 20
+)
 
 // Chain begins a chain. ctx is that of everything before its commit; when it ends, so does the chain.
 func (db *DB) Chain(ctx context.Context) (*Chain, error) {
@@ -149,7 +155,7 @@ func (c *Chain) Len() int64 { return c.ops + int64(c.batch.Len()) }
 func (c *Chain) Size() int64 { return c.size + int64(c.batch.Size()) }
 
 // Err is the first mistake or failure so far, or nil: what Commit would return.
-func (c *Chain) Err() error { return errors.Join(c.err, c.batch.err) }
+func (c *Chain) Err() error { return errors.Join(c.err, c.batch.err, c.stalled) }
 
 func (c *Chain) stageSome() {
 	if c.batch.Size() >= chainPiece {
@@ -167,7 +173,12 @@ func (c *Chain) flush() {
 		c.err = errChainDone
 	}
 	if c.err == nil && p.Count > 0 {
-		if c.err = c.stage.Add(c.ctx, p.Ops, p.Count, p.Blobs); c.err == nil {
+		err := c.stage.Add(c.ctx, p.Ops, p.Count, p.Blobs)
+		if err != nil && errors.Is(err, ErrNoSpace) && len(p.Ops) < chainPieceMax {
+			c.stalled = err // and tried again with the next op, or by Commit
+			return
+		}
+		if c.err, c.stalled = err, nil; err == nil {
 			c.ops += int64(p.Count)
 			c.size += int64(len(p.Ops))
 			c.report(ChainProgress{Stage: "fill", Ops: c.ops, Bytes: c.size})
@@ -201,7 +212,7 @@ func (c *Chain) MoveTree(dst, src *Space) error { return c.copyTree(dst, src, tr
 
 func (c *Chain) copyRange(dst, src *Space, r Range, move bool) error {
 	if !c.copies(dst, src) {
-		return c.err
+		return c.Err()
 	}
 	low, high, empty := src.storedRange(r)
 	if empty {
@@ -212,7 +223,7 @@ func (c *Chain) copyRange(dst, src *Space, r Range, move bool) error {
 
 func (c *Chain) copyTree(dst, src *Space, move bool) error {
 	if !c.copies(dst, src) {
-		return c.err
+		return c.Err()
 	}
 	low := open(src.prefix)
 	// What follows an open path is the end, 00, or the tag of another part: none is ff.
@@ -224,10 +235,8 @@ func (c *Chain) copyTree(dst, src *Space, move bool) error {
 func (c *Chain) copies(dst, src *Space) bool {
 	if c.batch.accepts(dst) && c.batch.accepts(src) {
 		c.flush()
-	} else if c.err == nil {
-		c.err = c.batch.err
 	}
-	return c.err == nil
+	return c.Err() == nil
 }
 
 func (c *Chain) copy(rc RangeCopy) error {
@@ -251,8 +260,8 @@ func (c *Chain) copy(rc RangeCopy) error {
 // refuse it with a *[LimitError], others are called with some at a time.
 func (c *Chain) Commit(ctx context.Context) (ID, error) {
 	c.flush()
-	if c.err != nil {
-		return 0, c.err
+	if err := c.Err(); err != nil {
+		return 0, err
 	}
 	c.batch.Token, c.batch.Labels = c.Token, c.Labels
 	p, err := c.batch.seal(c.batch.db)

@@ -61,10 +61,9 @@ func (b *built) ref(l *seglog.Log) *batchlog.ChainRef {
 		return nil
 	}
 	m := b.chain.Mark()
-	return &batchlog.ChainRef{
-		File: b.chain.File, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End,
-		Spans: b.spans.ranges(), Coarse: b.spans.coarse, Source: l,
-	}
+	ref := &batchlog.ChainRef{File: b.chain.File, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, Source: l}
+	ref.Spans, ref.Coarse = b.spans.ranges()
+	return ref
 }
 
 // A builder takes the ops of a stretch.

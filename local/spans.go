@@ -44,11 +44,7 @@ func (s *spans) touch(low, high []byte) error {
 	added.widen(low, high)
 	s.list = slices.Insert(s.list, at, added)
 	if len(s.list) > batchlog.ChainSpansMax {
-		all := s.list[0]
-		for _, one := range s.list[1:] {
-			all.widen(one.Low, one.High)
-		}
-		s.list, s.last, s.coarse = []span{all}, 0, true
+		s.list, s.last, s.coarse = []span{{KeyRange: s.around()}}, 0, true
 	}
 	return nil
 }
@@ -75,11 +71,27 @@ func (s *spans) overlaps(low, high []byte) bool {
 	return false
 }
 
+// spansBytes bounds the spans of a chain as the log holds them, so that its record is small. Above they are coarse.
+const spansBytes = 64 << 10
+
 // ranges is the spans as the log holds them.
-func (s *spans) ranges() []batchlog.KeyRange {
-	var r []batchlog.KeyRange
+func (s *spans) ranges() (ranges []batchlog.KeyRange, coarse bool) {
+	size := 0
 	for i := range s.list {
-		r = append(r, s.list[i].KeyRange)
+		ranges = append(ranges, s.list[i].KeyRange)
+		size += len(s.list[i].Low) + len(s.list[i].High)
 	}
-	return r
+	if size > spansBytes && len(ranges) > 1 {
+		return []batchlog.KeyRange{s.around()}, true
+	}
+	return ranges, s.coarse
+}
+
+// around is one range around all.
+func (s *spans) around() batchlog.KeyRange {
+	all := span{KeyRange: batchlog.KeyRange{Low: bytes.Clone(s.list[0].Low), High: bytes.Clone(s.list[0].High)}}
+	for _, one := range s.list[1:] {
+		all.widen(one.Low, one.High)
+	}
+	return all.KeyRange
 }

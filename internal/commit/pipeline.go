@@ -112,7 +112,11 @@ func New(o Options) *Pipeline {
 
 // Commit is as batchlog.Engine says.
 func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
-	if n := len(prop.Ops) + len(prop.Meta); n > batchlog.MaxBatchBytes {
+	n := len(prop.Ops) + len(prop.Meta)
+	if prop.Chain != nil {
+		n += len(batchlog.AppendChainRef(nil, prop.Chain))
+	}
+	if n > batchlog.MaxBatchBytes {
 		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes, Hint: "write it as a chain"}
 	}
 	if err := ctx.Err(); err != nil {
