@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"strconv"
+	"strings"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/local"
@@ -178,6 +179,77 @@ func ExampleDB_View() {
 	// Output:
 	// 1 old <nil>
 	// new <nil>
+}
+
+// A chain is a batch that may be larger than memory: it is staged on disk until it is committed.
+func ExampleDB_Chain() {
+	ctx := context.Background()
+	db := open()
+	defer db.Close()
+	numbers := db.Space("numbers")
+
+	c, err := db.Chain(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	for n := range 50_000 {
+		c.Put(numbers, batchlog.K(n), []byte(strconv.Itoa(n*n)))
+	}
+	head, err := db.Head(ctx)
+	fmt.Println("staged", c.Len(), "head", head, err)
+	id, err := c.Commit(ctx)
+	fmt.Println("commit", id, err)
+	square, err := numbers.Get(ctx, batchlog.K(40_000))
+	fmt.Println(string(square), err)
+	// Output:
+	// staged 50000 head 0 <nil>
+	// commit 1 <nil>
+	// 1600000000 <nil>
+}
+
+// A copy is one commit, made within the engine: it is what the source was at the id before.
+func ExampleDB_CopyRange() {
+	ctx := context.Background()
+	db := open()
+	defer db.Close()
+	users, backup := db.Space("users"), db.Space("backup")
+	for _, name := range []string{"alice", "alan", "bob"} {
+		if _, err := users.Put(ctx, batchlog.K(name), []byte("…")); err != nil {
+			log.Fatal(err)
+		}
+	}
+	id, err := db.CopyRange(ctx, backup, users, batchlog.StringPrefix("al"))
+	fmt.Println("commit", id, err)
+	for e, err := range backup.Scan(ctx, batchlog.Range{}) {
+		fmt.Println(e.Key, err)
+	}
+	// Output:
+	// commit 4 <nil>
+	// "alan" <nil>
+	// "alice" <nil>
+}
+
+// A blob is streamed past log and store, and read in parts.
+func ExampleSpace_PutBlob() {
+	ctx := context.Background()
+	db := open()
+	defer db.Close()
+	films := db.Space("films")
+
+	id, err := films.PutBlob(ctx, batchlog.K("train"), strings.NewReader(strings.Repeat("frame ", 1_000_000)))
+	fmt.Println("commit", id, err)
+	film, err := films.Blob(ctx, batchlog.K("train"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer film.Close()
+	part := make([]byte, 11)
+	_, err = film.ReadAt(part, 3_000_000)
+	fmt.Printf("%d bytes, some of them %q %v\n", film.Size(), part, err)
+	// Output:
+	// commit 1 <nil>
+	// 6000000 bytes, some of them "frame frame" <nil>
 }
 
 // Keys sort as the values that they are made from: by type first, then numbers by size, arrays by their elements.
