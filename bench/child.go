@@ -90,6 +90,10 @@ func beChild(ctx context.Context, name string, in io.Reader, out io.Writer) erro
 		return answer(ctx, in, out, replayOpen)
 	case childMemory:
 		return answer(ctx, in, out, measureMemory)
+	case childChain:
+		return answer(ctx, in, out, makeChain)
+	case childChainPebble:
+		return answer(ctx, in, out, makeTables)
 	default:
 		return fmt.Errorf("no child %q", name)
 	}

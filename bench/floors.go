@@ -2,6 +2,16 @@ package main
 
 import "fmt"
 
+// Floors of chains, copies and blobs. Those with × are speeds to that of what is beside them in the same run, but chainBesideFloor, which is of times.
+const (
+	chainApplyFloor  = 0.5   // from Commit until visible, to Pebble with tables of pairs that it is handed sorted
+	chainPeakFloor   = 400e6 // bytes, of the process
+	chainBesideFloor = 10    // p99 of commits beside a chain, to that before
+	copyFloor        = 0.5   // CopyRange, to the same chain filled by hand
+	blobPutFloor     = 0.6   // to cp and sync
+	blobReadFloor    = 0.8   // to cat
+)
+
 // A writeFloor is what is asked of durable writes: so many times what a peer does in the same round.
 type writeFloor struct {
 	peer    string

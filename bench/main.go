@@ -43,6 +43,9 @@ func allModes() []mode {
 		{"replay", "opening after kill -9", replayMode},
 		{"memory", "memory of followers and scans, by size of log and store", memoryMode},
 		{"allocs", "allocations of a write", allocsMode},
+		{"chain", "a chain larger than memory, beside tables that Pebble takes in; commits beside it", chainMode},
+		{"copy", "copies and moves within the engine, beside the same by hand", copyMode},
+		{"blob", "blobs, beside cp and cat", blobMode},
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +33,9 @@ func TestModes(t *testing.T) {
 		"replay -tail 2000 -history 1000 -factor 2 -rounds 1",
 		"memory -commits 2000 -factor 2",
 		"allocs -writes 100",
+		"chain -gb 0.003 -idle 50ms",
+		"copy -keys 20000 -rounds 1",
+		"blob -mb 3 -rounds 2",
 	} {
 		name, _, _ := strings.Cut(args, " ")
 		t.Run(name, func(t *testing.T) {
@@ -143,6 +148,39 @@ func TestCommitBytes(t *testing.T) {
 	// On disk each has the header of a group of its own as well, and starts at a multiple of 8.
 	if low, high := int64(size), int64(n*(commitBytes+40+8)+4096); st.Logs[0].Bytes < low || st.Logs[0].Bytes > high {
 		t.Errorf("the log takes %d bytes, want %d to %d", st.Logs[0].Bytes, low, high)
+	}
+}
+
+// Pairs ascend as they are numbered, shuffled they are the same ones, and an external sort brings them back in order.
+func TestPairs(t *testing.T) {
+	k, v := make([]byte, keyBytes), make([]byte, valueBytes)
+	for _, n := range []uint64{1, 2, 3, 1000, 4096, 300_000} {
+		p := newPairs(n)
+		seen := make([]bool, n)
+		for i := range n {
+			if j := p.shuffled(i); seen[j] {
+				t.Fatalf("%d pairs: %d comes twice", n, j)
+			} else {
+				seen[j] = true
+			}
+		}
+		runs, err := sortRuns(t.Context(), filepath.Join(t.TempDir(), "runs"), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last []byte
+		for i := range n {
+			p.fill(i, k, v)
+			key, value, err := runs.next()
+			if err != nil || !bytes.Equal(key, k) || !bytes.Equal(value, v) || bytes.Compare(k, last) <= 0 {
+				t.Fatalf("pair %d of %d: %x %x %v", i, n, key, value, err)
+			}
+			last = append(last[:0], k...)
+		}
+		if _, _, err := runs.next(); !errors.Is(err, io.EOF) {
+			t.Errorf("behind the last pair: %v", err)
+		}
+		runs.close()
 	}
 }
 
