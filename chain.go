@@ -60,9 +60,10 @@ type ChainStatus struct {
 
 // A Chain is a batch that may be larger than memory. What it collects is staged on disk, beside the log, and invisible, until [Chain.Commit] moves
 // it into the log as one commit: durable before it is acknowledged, visible at once or not at all. Ops count in order: the last one on a key
-// wins, a range delete covers what came before it. A follower of the log is handed their net effect, sorted by key.
+// wins, a range delete covers what came before it. A follower of the log is handed their net effect, sorted by key (in several stretches,
+// where a copy had to catch up).
 //
-// A small chain, of up to 1 MiB and without copies, becomes a commit like that of a [Batch]. Memory is bounded whatever the size, to some 32 MiB with the
+// A small chain, of up to 1 MiB and without copies, becomes a commit like that of a [Batch], with all ops in the order in which they were added. Memory is bounded whatever the size, to some 32 MiB with the
 // local engine (local.Options.ChainBytes), for each chain; what it takes on disk until it is applied is up to four times its size.
 //
 // A mistake is remembered and returned by Commit, which then writes nothing. A Chain is not safe for concurrent use; any number of
@@ -203,8 +204,8 @@ func (c *Chain) report(p ChainProgress) {
 
 // CopyRange adds: put the keys of src that are in r, with their values, into dst. Spaces within src are not copied, and keys that dst
 // has besides stay. What is copied is the state of the database, without what the chain itself has added, at the id before that
-// of the chain's commit: what others write to src meanwhile is caught up with. Later ops of the chain win over the copy, it wins over earlier ones.
-// An error is remembered and returned by Commit, too.
+// of the chain's commit: what others write to src meanwhile is caught up with. A derived space is copied as it is, without a wait for its task.
+// Later ops of the chain win over the copy, it wins over earlier ones. An error is remembered and returned by Commit, too.
 func (c *Chain) CopyRange(dst, src *Space, r Range) error { return c.copyRange(dst, src, r, false) }
 
 // MoveRange is CopyRange that deletes the keys in src as well: nothing is lost and nothing doubled, whatever others write meanwhile. Where
@@ -287,7 +288,7 @@ func (c *Chain) Commit(ctx context.Context) (ID, error) {
 	return id, err
 }
 
-// Close drops the chain unless it was committed. It is safe to call it twice.
+// Close drops the chain unless it was committed, and gives its disk space back. It is safe to call it twice.
 func (c *Chain) Close() error {
 	c.done = true
 	return c.stage.Close()

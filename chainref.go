@@ -30,8 +30,8 @@ type ChainSource interface {
 	OpenChain(ref *ChainRef) (OpReader, error)
 }
 
-// An OpReader reads the ops of a chain, in stretches that are sorted by key: in each there is at most one op on a key, beside range deletes, which come
-// first and don't overlap. Nearly all chains are one stretch; a copy whose source was written meanwhile has more. It is not safe for concurrent use.
+// An OpReader reads the ops of a chain, in stretches that are sorted by key: in each there is at most one put or delete of a key. Range deletes are
+// sorted among them by their lowest key, before the op on that key, and don't overlap. Nearly all chains are one stretch; a copy whose source was written meanwhile has more. It is not safe for concurrent use.
 type OpReader interface {
 	// Next returns some more ops, encoded, and how many, or io.EOF. They stay valid. Damage is a *CorruptError.
 	Next() (ops []byte, count int, err error)

@@ -95,8 +95,8 @@ func (c *Commit) chainOps(yield func(Op, error) bool) bool {
 // errEnough ends an iteration that its consumer has broken off.
 var errEnough = errors.New("enough")
 
-// Chained reports whether the commit is a chain: its ops are sorted by key, may be more than fit into memory, and are read from a file each time
-// that they are iterated over.
+// Chained reports whether the commit is a chain that is not small: its ops may be more than fit into memory and are read from a file each time
+// that they are iterated over. They are sorted by key, in stretches (see [OpReader]), but for those of hooks and of the last round of a copy, which come last.
 func (c *Commit) Chained() bool { return c.chain != nil }
 
 // Len is the number of ops in the commit, those that do not show included.

@@ -58,7 +58,7 @@ func (e *HookError) Unwrap() error { return e.Err }
 // Refuse is the error with which a hook refuses a commit because of op.
 func Refuse(op Op, reason string) error { return &HookError{Key: op.Key, Reason: reason} }
 
-// Drop takes an op out of the commit. Only a pre-commit hook can, and only an op that it was given.
+// Drop takes an op out of the commit. Only a pre-commit hook can, and only an op that it was given; of a staged chain it is an [ErrUnsupported].
 func (tx *Tx) Drop(op Op) error { return tx.edit(op, nil, true) }
 
 // Replace sets the value that a put of the commit will have. Only a pre-commit hook can, and only of an op that it was given.
@@ -209,7 +209,8 @@ type hookRun struct {
 	running *boundHook // nil between calls
 	edited  bool       // an op was dropped or changed: the bytes must be made anew
 	stale   bool       // what tx reads does not show that yet
-	// Of a chain, whose ops are not made anew: how many of ops are its own, and what hooks have added to it before.
+	// Of a chain that is staged, whose own ops are not made anew: how many of ops are its own, in this call, and the encoded ops that hooks
+	// have added in calls before, which its reads show.
 	chained int
 	before  []byte
 }

@@ -16,10 +16,12 @@ import (
 
 // Chains are staged in a directory each:
 //
-//	chains/NAME/runs     what was added, sorted in runs, see package chainsort
-//	chains/NAME/tables   the net effect of it, as tables for the store
+//	chains/NAME/runs       what was added, sorted in runs, see package chainsort
+//	chains/NAME/late       the same of what came to its copies after the chain was built
+//	chains/NAME/tables-N   the net effect of it, as tables for the store; N counts how often it was built
 //
-// and the net effect as the log will hold it is a file of the log's own directory, under a name that differs from NAME in its last byte.
+// and the net effect as the log will hold it is a file of the log's own directory, under a name that differs from NAME in its last byte. Where a crash took
+// the tables of a chain that was committed the store makes them again, in chains/FILE/tables, FILE being that name.
 // All of it goes when the chain is committed or closed. What a crash leaves behind is listed, and swept.
 
 // A staging is the chains under way.

@@ -65,7 +65,7 @@ func parseIdentity(text []byte, name string) (identity, error) {
 	damaged := func(err error) (identity, error) { return identity{}, &batchlog.CorruptError{File: name, Err: err} }
 	line, body, _ := bytes.Cut(text, []byte("\n"))
 	var version, sum uint32
-	if n, err := fmt.Sscanf(string(line)+"\n", identityLine, &version, &sum); n != 2 || err != nil {
+	if n, err := fmt.Sscanf(string(line)+"\n", identityLine, &version, &sum); n != 2 || err != nil || fmt.Sprintf(identityLine, version, sum) != string(line)+"\n" {
 		return damaged(errors.New("first line is not that of a database"))
 	}
 	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {

@@ -156,7 +156,7 @@ func (l *Log) readManifest() (*manifest, error) {
 	damaged := func(err error) (*manifest, error) { return nil, &batchlog.CorruptError{File: name, Err: err} }
 	line, body, _ := bytes.Cut(text, []byte("\n"))
 	var version, sum uint32
-	if n, err := fmt.Sscanf(string(line)+"\n", manifestLine, &version, &sum); n != 2 || err != nil {
+	if n, err := fmt.Sscanf(string(line)+"\n", manifestLine, &version, &sum); n != 2 || err != nil || fmt.Sprintf(manifestLine, version, sum) != string(line)+"\n" {
 		return damaged(errors.New("first line is not that of a manifest"))
 	}
 	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {

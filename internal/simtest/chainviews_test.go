@@ -68,29 +68,7 @@ func TestChainViews(t *testing.T) {
 			return roundIs(v, a, b, index, keys)
 		})
 	}
-	last := uint64(0)
-	reader(func(done batchlog.ID) error { // one key behind the other never goes back
-		for i, s := range []*batchlog.Space{a, index, b, index, a} {
-			k := batchlog.K(i * 31 % keys)
-			if s == index {
-				k = batchlog.K("round")
-			}
-			value, err := s.Get(t.Context(), k, batchlog.Stale())
-			if errors.Is(err, batchlog.ErrNotFound) && last == 0 {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			text, _, _ := bytes.Cut(value, []byte(" "))
-			round, err := strconv.ParseUint(string(text), 10, 64)
-			if err != nil || round < last {
-				return fmt.Errorf("a stale get of %s shows chain %d behind %d, %v", s, round, last, err)
-			}
-			last = round
-		}
-		return nil
-	})
+	reader(neverBack(t, a, b, index, keys))
 	reader(func(done batchlog.ID) error { // a held read shows what was acknowledged
 		value, err := b.Get(t.Context(), batchlog.K(7))
 		if errors.Is(err, batchlog.ErrNotFound) && done == 0 {
@@ -152,4 +130,31 @@ func roundIs(v *batchlog.View, a, b, index *batchlog.Space, keys int) error {
 		return fmt.Errorf("view at %s: the hook's key is of chain %s, %w", want, round, err)
 	}
 	return nil
+}
+
+// neverBack reads one key behind the other, stale: what they show never goes back.
+func neverBack(t *testing.T, a, b, index *batchlog.Space, keys int) func(batchlog.ID) error {
+	last := uint64(0)
+	return func(batchlog.ID) error {
+		for i, s := range []*batchlog.Space{a, index, b, index, a} {
+			k := batchlog.K(i * 31 % keys)
+			if s == index {
+				k = batchlog.K("round")
+			}
+			value, err := s.Get(t.Context(), k, batchlog.Stale())
+			if errors.Is(err, batchlog.ErrNotFound) && last == 0 {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			text, _, _ := bytes.Cut(value, []byte(" "))
+			round, err := strconv.ParseUint(string(text), 10, 64)
+			if err != nil || round < last {
+				return fmt.Errorf("a stale get of %s shows chain %d behind %d, %v", s, round, last, err)
+			}
+			last = round
+		}
+		return nil
+	}
 }

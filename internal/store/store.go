@@ -42,6 +42,7 @@ type Options struct {
 //	00 'a'            the applied mark: id of the newest commit applied, 8 bytes
 //	00 't' token      id of the commit with that token, 8 bytes
 //	00 'i' id token   nothing; the tokens in the order of ids, to forget them with the log
+//	00 'b', 00 'r'    blobs and what refers to them: see blobs.go
 var appliedKey = []byte{0, 'a'}
 
 const (
