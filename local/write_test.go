@@ -161,9 +161,13 @@ func TestIdentityDamaged(t *testing.T) {
 
 // Every change of one byte is found, but for those that leave the numbers of the first line what they are.
 func TestIdentityFlips(t *testing.T) {
-	fs := vfs.NewMem()
-	closed(t, fs)
-	good := content(t, fs, identityPath)
+	var fs *vfs.MemFS
+	var good []byte
+	for !bytes.HasPrefix(good, []byte("batchlog database 1 0")) { // a sum whose first digit may be taken for a space
+		fs = vfs.NewMem()
+		closed(t, fs)
+		good = content(t, fs, identityPath)
+	}
 	for i := range good {
 		b := bytes.Clone(good)
 		b[i] ^= 0x10

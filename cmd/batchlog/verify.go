@@ -53,6 +53,8 @@ type reportJSON struct {
 	Segments int64         `json:"segments"`
 	Bytes    int64         `json:"bytes"`
 	Keys     int64         `json:"keys"`
+	Blobs    int64         `json:"blobs"`
+	BlobSize int64         `json:"blobBytes"`
 	Complete bool          `json:"complete"`
 	LogOnly  bool          `json:"logOnly,omitempty"`
 	Problems []problemJSON `json:"problems"`
@@ -131,7 +133,7 @@ func problemOf(err error) local.Problem {
 func jsonOf(r local.Report, logOnly bool) reportJSON {
 	out := reportJSON{
 		OK: len(r.Problems) == 0, First: r.First, Last: r.Last, Commits: r.Commits, Ops: r.Ops, Segments: r.Segments,
-		Bytes: r.Bytes, Keys: r.Keys, Complete: r.Complete, LogOnly: logOnly, Problems: []problemJSON{},
+		Bytes: r.Bytes, Keys: r.Keys, Blobs: r.Blobs, BlobSize: r.BlobBytes, Complete: r.Complete, LogOnly: logOnly, Problems: []problemJSON{},
 	}
 	for _, p := range r.Problems {
 		out.Problems = append(out.Problems, problemJSON{What: p.What, File: p.File, Offset: p.Offset, ID: p.ID, Space: p.Space, Key: p.Key})
@@ -155,6 +157,9 @@ func reportText(r local.Report, logOnly bool) string {
 	default:
 		text += fmt.Sprintf("store  %s, compared as far as the log goes: it begins with commit %d, and keys that no commit since has touched could not be\n",
 			counted(r.Keys, "key"), r.First)
+	}
+	if r.Blobs > 0 {
+		text += fmt.Sprintf("blobs  %s, %s, each read and compared with its hash\n", counted(r.Blobs, "blob"), bytesText(r.BlobBytes))
 	}
 	if len(r.Problems) == 0 {
 		return text + "no problems found\n"

@@ -55,7 +55,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, progress func(bytes int64)
 	if ref, err = w.write(ctx, r, progress); err != nil {
 		return Ref{}, err
 	}
-	kept, err = w.publish(ref)
+	kept, err = w.publish(ctx, ref)
 	return ref, err
 }
 
@@ -228,7 +228,7 @@ func fill(ctx context.Context, r io.Reader, b []byte) (n int, ended bool, err er
 }
 
 // publish gives the file its name, for good, unless the content is here already. kept says whether it did so.
-func (w *writer) publish(ref Ref) (kept bool, err error) {
+func (w *writer) publish(ctx context.Context, ref Ref) (kept bool, err error) {
 	s := w.store
 	if s.opts.Claim != nil {
 		s.opts.Claim(ref.Hash)
@@ -240,11 +240,12 @@ func (w *writer) publish(ref Ref) (kept bool, err error) {
 	dir := filepath.Dir(name)
 
 	isNew := false
-	f, err := s.Open(ref)
+	err = s.Verify(ctx, ref) // all of it: content that nobody can read is not here
 	var newer *VersionError
 	switch {
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
 	case err == nil:
-		_ = f.Close() // nothing was written
 		// Its name need not be durable: the process that gave it may have ended before the sync.
 		return false, s.syncNames(dir)
 	case errors.As(err, &newer):

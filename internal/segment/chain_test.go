@@ -1,0 +1,140 @@
+package segment
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// goldenChain is the chain in testdata/chain-v1.bin: two groups, in two stretches, with every kind of op; and how a record refers to it.
+func goldenChain(t *testing.T) (file []byte, h Header, ref *batchlog.ChainRef) {
+	t.Helper()
+	h = Header{
+		Version: 1, Epoch: 2,
+		Database: UUID{0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x46, 0x17, 0x98, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f},
+		Segment:  UUID{0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x46, 0x37, 0x98, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x01},
+	}
+	f, err := vfs.NewMem().Create("chain", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewChainWriter(f, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, eu := path("users"), path("users", "eu")
+	ops := batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, append(bytes.Clone(users[:len(users)-1]), 1))
+	ops = batchlog.AppendOp(ops, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("1"))
+	ops = batchlog.AppendOp(ops, batchlog.OpDelete, append(bytes.Clone(eu), "bob"...), nil)
+	second := batchlog.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("2"))
+	if err := errors.Join(w.Add(ops, 3), w.Add(second, 1)); err != nil {
+		t.Fatal(err)
+	}
+	m := w.Mark()
+	ref = &batchlog.ChainRef{
+		File: h.Segment, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, ID: 7,
+		Spans: []batchlog.KeyRange{{Low: users, High: append(bytes.Clone(users[:len(users)-1]), 1)}, {Low: eu, High: append(bytes.Clone(eu), 'c')}},
+	}
+	file = make([]byte, m.End)
+	if _, err := f.ReadAt(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	return file, h, ref
+}
+
+// readChain is the ops of a chain, as text.
+func readChain(b []byte, h Header, ref *batchlog.ChainRef) (text string, err error) {
+	r := NewChainReader(bytes.NewReader(b), h, "chain", ref)
+	for {
+		ops, count, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return text, nil
+		}
+		if err != nil {
+			return text, err
+		}
+		if err := batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+			text += fmt.Sprintf("%s %q %q\n", kind, key, value)
+			return nil
+		}); err != nil {
+			return text, err
+		}
+	}
+}
+
+// The file that version 1 made once is read for ever, and today's writer still makes the same; so it is with its record.
+func TestGoldenChain(t *testing.T) {
+	file, h, ref := goldenChain(t)
+	record, _ := AppendRecord(nil, batchlog.Record{ID: 7, Time: 1_794_000_000_000_000, Count: 5, Chain: ref, Meta: []byte("\x01\x05token"),
+		Ops: batchlog.AppendOp(nil, batchlog.OpPut, path("late"), []byte("x"))})
+	for name, made := range map[string][]byte{"testdata/chain-v1.bin": file, "testdata/chain-record-v1.bin": record} {
+		if *update {
+			if err := os.WriteFile(name, made, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := os.ReadFile(name)
+		if err != nil || !bytes.Equal(b, made) {
+			t.Errorf("%s: the writer makes another one, or %v", name, err)
+		}
+	}
+	text, err := readChain(file, h, ref)
+	want := "delRange \"\\xa0pusers\\x00\\x00\" \"\\xa0pusers\\x00\\x01\"\nput \"\\xa0pusers\\x00\\x00alice\" \"1\"\n" +
+		"del \"\\xa0pusers\\x00peu\\x00\\x00bob\" \"\"\nput \"\\xa0pusers\\x00\\x00alice\" \"2\"\n"
+	if err != nil || text != want {
+		t.Errorf("%s, %v; want\n%s", text, err, want)
+	}
+	var got batchlog.Record
+	if rest, err := ParseRecord(record, &got); err != nil || len(rest) > 0 || got.Count != 5 || len(got.Ops) == 0 || fmt.Sprint(got.Chain) != fmt.Sprint(ref) {
+		t.Errorf("record %+v with %+v, %v; want %+v", got, got.Chain, err, ref)
+	}
+}
+
+// Every change of one byte of a chain's file is found, but in what means nothing; a file that is cut is, too, and that of another chain.
+func TestChainFlips(t *testing.T) {
+	file, h, ref := goldenChain(t)
+	want, err := readChain(file, h, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := parseGroup(file[HeaderSize:], HeaderSize, h.Salt())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := HeaderSize; i < len(file); i++ {
+		b := bytes.Clone(file)
+		b[i] ^= 1 << (i % 8)
+		text, err := readChain(b, h, ref)
+		if gap := int64(i) >= first.End() && int64(i) < Align(first.End()); gap {
+			if err != nil || text != want {
+				t.Fatalf("byte %d, which means nothing: %s, %v", i, text, err)
+			}
+			continue
+		}
+		var damage *batchlog.CorruptError
+		if !errors.As(err, &damage) || damage.ID != 7 {
+			t.Fatalf("byte %d: %s, %v", i, text, err)
+		}
+	}
+	for end := HeaderSize; end < len(file); end++ {
+		if _, err := readChain(file[:end], h, ref); !errors.Is(err, batchlog.ErrCorrupt) {
+			t.Fatalf("cut at %d: %v", end, err)
+		}
+	}
+	other := *ref
+	other.Sum++
+	if _, err := readChain(file, h, &other); !errors.Is(err, batchlog.ErrCorrupt) {
+		t.Errorf("another sum: %v", err)
+	}
+	shorter := *ref
+	shorter.End = HeaderSize
+	if _, err := readChain(file, h, &shorter); !errors.Is(err, batchlog.ErrCorrupt) {
+		t.Errorf("another end: %v", err)
+	}
+}
