@@ -151,7 +151,7 @@ func neverBack(t *testing.T, a, b, index *batchlog.Space, keys int) func(batchlo
 			text, _, _ := bytes.Cut(value, []byte(" "))
 			round, err := strconv.ParseUint(string(text), 10, 64)
 			if err != nil || round < last {
-				return fmt.Errorf("a stale get of %s shows chain %d behind %d, %v", s, round, last, err)
+				return fmt.Errorf("a stale get of %s shows chain %d behind %d, %w", s, round, last, err)
 			}
 			last = round
 		}
