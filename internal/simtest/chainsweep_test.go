@@ -262,7 +262,7 @@ func (s *story) spaceAgain() {
 	s.stepSpace()
 	for len(s.chains) > 0 {
 		o := s.chains[0]
-		if err := o.chain.Err(); err != nil && !errors.Is(err, batchlog.ErrNoSpace) {
+		if err := o.chain.Err(); err != nil && !o.lost && !errors.Is(err, batchlog.ErrNoSpace) {
 			s.must("chain on a disk that was full", err)
 		}
 		left := len(s.chains)
