@@ -138,28 +138,41 @@ func (r *run) seeNet(c *commit, id batchlog.ID) {
 
 // An openChain is a chain that is being filled.
 type openChain struct {
-	chain *batchlog.Chain
+	chain  *batchlog.Chain
+	cancel context.CancelCauseFunc // of its context
 	commit
 	blobs bool  // it may refer to blobs
 	err   error // of its last commit that failed
 	lost  bool  // a copy could not be added: it can't be committed any more
 }
 
-func (r *run) stepChain() {
+// beginChain begins a chain, or returns nil if there is a reason that it can't.
+func (r *run) beginChain() *openChain {
 	r.t.Helper()
-	c, err := r.db.Chain(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c, err := r.db.Chain(ctx)
 	if err != nil && r.excused(err) {
-		return
+		cancel(nil)
+		return nil
 	}
 	r.must("chain", err)
 	r.written++
-	o := &openChain{chain: c}
+	o := &openChain{chain: c, cancel: cancel}
 	o.labels = map[string]string{"chain": fmt.Sprint(r.written)}
 	o.chain.Labels = maps.Clone(o.labels)
 	o.commit.chain = []chainStep{}
+	return o
+}
+
+func (r *run) stepChain() {
+	r.t.Helper()
+	o := r.beginChain()
+	if o == nil {
+		return
+	}
 	if r.rng.IntN(3) == 0 {
 		o.token = fmt.Sprintf("chain %d", r.written)
-		c.Token = o.token
+		o.chain.Token = o.token
 	}
 	r.chains = append(r.chains, o)
 	r.fillChain(o)
@@ -182,7 +195,7 @@ func (r *run) fillChain(o *openChain) {
 	}
 	if r.rng.IntN(3) == 0 {
 		c := r.randomCopy()
-		err := r.addCopy(o.chain, c)
+		err := r.addCopy(o, c)
 		o.lost = o.lost || err != nil
 		r.log("chain: copy %+v: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
@@ -215,7 +228,12 @@ func (r *run) randomCopy() spaceCopy {
 	return c
 }
 
-func (r *run) addCopy(chain *batchlog.Chain, c spaceCopy) error {
+// addCopy adds a copy, which waits for the store, also when that waits for space: then the chain is given up.
+func (r *run) addCopy(o *openChain, c spaceCopy) error {
+	ctx, cancel := r.context()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { o.cancel(context.Cause(ctx)) })()
+	chain := o.chain
 	dst, src := r.spaces[c.dst], r.spaces[c.src]
 	rg := batchlog.Range{Low: batchlog.Key(c.low), High: batchlog.Key(c.high)}
 	if c.open {
@@ -238,7 +256,7 @@ func (r *run) stepCopy() {
 	r.t.Helper()
 	r.stepChainOf(func(o *openChain) {
 		c := r.randomCopy()
-		err := r.addCopy(o.chain, c)
+		err := r.addCopy(o, c)
 		o.lost = o.lost || err != nil
 		r.log("copy %+v: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
@@ -248,16 +266,10 @@ func (r *run) stepCopy() {
 // stepChainOf commits a chain that fill fills.
 func (r *run) stepChainOf(fill func(o *openChain)) {
 	r.t.Helper()
-	c, err := r.db.Chain(context.Background())
-	if err != nil && r.excused(err) {
+	o := r.beginChain()
+	if o == nil {
 		return
 	}
-	r.must("chain", err)
-	r.written++
-	o := &openChain{chain: c}
-	o.labels = map[string]string{"chain": fmt.Sprint(r.written)}
-	o.chain.Labels = maps.Clone(o.labels)
-	o.commit.chain = []chainStep{}
 	fill(o)
 	r.chains = append(r.chains, o)
 	r.commitChain(len(r.chains) - 1)

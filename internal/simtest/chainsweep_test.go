@@ -71,7 +71,7 @@ func (s *story) fill(o *openChain, space, n int) {
 }
 
 func (s *story) copy(o *openChain, c spaceCopy) {
-	err := s.addCopy(o.chain, c)
+	err := s.addCopy(o, c)
 	o.lost = o.lost || err != nil
 	s.log("copy %+v: %v", c, err)
 	o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
@@ -262,7 +262,7 @@ func (s *story) spaceAgain() {
 	s.stepSpace()
 	for len(s.chains) > 0 {
 		o := s.chains[0]
-		if err := o.chain.Err(); err != nil && !errors.Is(err, batchlog.ErrNoSpace) {
+		if err := o.chain.Err(); err != nil && !o.lost && !errors.Is(err, batchlog.ErrNoSpace) {
 			s.must("chain on a disk that was full", err)
 		}
 		left := len(s.chains)

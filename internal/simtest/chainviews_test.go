@@ -2,6 +2,7 @@ package simtest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -68,15 +69,14 @@ func TestChainViews(t *testing.T) {
 			return roundIs(v, a, b, index, keys)
 		})
 	}
-	reader(neverBack(t, a, b, index, keys))
+	last := uint64(0)
+	reader(func(batchlog.ID) error {
+		return staleAscends(t.Context(), []*batchlog.Space{a, index, b, index, a}, index, keys, &last)
+	})
 	reader(func(done batchlog.ID) error { // a held read shows what was acknowledged
-		value, err := b.Get(t.Context(), batchlog.K(7))
-		if errors.Is(err, batchlog.ErrNotFound) && done == 0 {
-			return nil
-		}
-		text, _, _ := bytes.Cut(value, []byte(" "))
-		if round, parseErr := strconv.ParseUint(string(text), 10, 64); err != nil || parseErr != nil || round < uint64(done) {
-			return fmt.Errorf("a get shows chain %s, %d was acknowledged, %w", text, done, errors.Join(err, parseErr))
+		round, err := roundOf(b.Get(t.Context(), batchlog.K(7)))
+		if err != nil || round < uint64(done) {
+			return fmt.Errorf("a get shows chain %d, %d was acknowledged, %w", round, done, err)
 		}
 		return nil
 	})
@@ -99,6 +99,34 @@ func TestChainViews(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d chains, %d views", rounds, viewed.Load())
+}
+
+// roundOf is which chain a value is of; 0: there is none yet.
+func roundOf(value []byte, err error) (uint64, error) {
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	text, _, _ := bytes.Cut(value, []byte(" "))
+	return strconv.ParseUint(string(text), 10, 64)
+}
+
+// staleAscends says where stale reads of these spaces, one behind the other, go back to an older chain.
+func staleAscends(ctx context.Context, spaces []*batchlog.Space, index *batchlog.Space, keys int, last *uint64) error {
+	for i, s := range spaces {
+		k := batchlog.K(i * 31 % keys)
+		if s == index {
+			k = batchlog.K("round")
+		}
+		round, err := roundOf(s.Get(ctx, k, batchlog.Stale()))
+		if err != nil || round < *last {
+			return fmt.Errorf("a stale get of %s shows chain %d behind %d, %w", s, round, *last, err)
+		}
+		*last = round
+	}
+	return nil
 }
 
 // roundIs says what of a view is not of the chain that its id says.
@@ -130,31 +158,4 @@ func roundIs(v *batchlog.View, a, b, index *batchlog.Space, keys int) error {
 		return fmt.Errorf("view at %s: the hook's key is of chain %s, %w", want, round, err)
 	}
 	return nil
-}
-
-// neverBack reads one key behind the other, stale: what they show never goes back.
-func neverBack(t *testing.T, a, b, index *batchlog.Space, keys int) func(batchlog.ID) error {
-	last := uint64(0)
-	return func(batchlog.ID) error {
-		for i, s := range []*batchlog.Space{a, index, b, index, a} {
-			k := batchlog.K(i * 31 % keys)
-			if s == index {
-				k = batchlog.K("round")
-			}
-			value, err := s.Get(t.Context(), k, batchlog.Stale())
-			if errors.Is(err, batchlog.ErrNotFound) && last == 0 {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			text, _, _ := bytes.Cut(value, []byte(" "))
-			round, err := strconv.ParseUint(string(text), 10, 64)
-			if err != nil || round < last {
-				return fmt.Errorf("a stale get of %s shows chain %d behind %d, %w", s, round, last, err)
-			}
-			last = round
-		}
-		return nil
-	}
 }

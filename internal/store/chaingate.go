@@ -19,18 +19,27 @@ type chainGate struct {
 
 // A shared is a snapshot of Pebble with several users; the last one closes it.
 type shared struct {
-	snap *pebble.Snapshot
-	refs atomic.Int64
+	store *Store
+	snap  *pebble.Snapshot
+	refs  atomic.Int64
 }
 
-func newShared(snap *pebble.Snapshot) *shared {
-	s := &shared{snap: snap}
-	s.refs.Store(1)
-	return s
+func (s *Store) newShared() *shared {
+	n := &shared{store: s, snap: s.db.NewSnapshot()}
+	n.refs.Store(1)
+	return n
 }
 
 func (s *shared) release() error {
 	if s.refs.Add(-1) > 0 {
+		return nil
+	}
+	// Pebble may take the lock of its manifest for that, which who waits for space may hold. Nobody else need wait.
+	if store := s.store; store.NoSpace() && store.use.enter() {
+		go func() {
+			defer store.use.leave()
+			_ = s.snap.Close() // should that fail the store has failed, and says so
+		}()
 		return nil
 	}
 	return s.snap.Close()
@@ -63,7 +72,7 @@ func (s *Store) share() *shared {
 		if before != nil {
 			return before
 		}
-		now := newShared(s.db.NewSnapshot())
+		now := s.newShared()
 		if s.chain.still(turn) {
 			return now
 		}
@@ -73,7 +82,7 @@ func (s *Store) share() *shared {
 
 // beginChain begins to take in a chain: readers see the store as it is now until endChain.
 func (s *Store) beginChain() (*shared, error) {
-	before := newShared(s.db.NewSnapshot())
+	before := s.newShared()
 	s.chain.mu.Lock()
 	defer s.chain.mu.Unlock()
 	if s.chain.before != nil {

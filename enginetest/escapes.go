@@ -3,74 +3,12 @@ package enginetest
 import (
 	"bytes"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bytespace/batchlog"
 )
-
-// zeros yields so many of them.
-func zeros(n int64) io.Reader { return io.LimitReader(zeroReader{}, n) }
-
-type zeroReader struct{}
-
-func (zeroReader) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
-}
-
-// What no value may be as large as is not loaded, but read.
-func testBlobTooLargeToLoad(t *testing.T, open Open) {
-	if testing.Short() {
-		t.Skip("not in short runs")
-	}
-	db := plain(t, open)
-	store(t, db, nil) // or skip
-	s := db.Space("s")
-	const size = batchlog.MaxValueBytes + 1
-	_, err := s.PutBlob(within(t), batchlog.K(1), zeros(size))
-	check(t, err)
-	_, err = s.Get(within(t), batchlog.K(1))
-	var limit *batchlog.LimitError
-	if !errors.As(err, &limit) {
-		t.Errorf("get: %v, want a *LimitError", err)
-	}
-	n := 0
-	for e, err := range s.Scan(within(t), batchlog.Range{}) {
-		check(t, err)
-		if n++; e.Value != nil || e.Blob == nil || e.Blob.Size != size {
-			t.Errorf("scan: %d bytes, blob %v", len(e.Value), e.Blob)
-		}
-	}
-	if n != 1 {
-		t.Errorf("%d entries", n)
-	}
-	b, err := s.Blob(within(t), batchlog.K(1))
-	check(t, err)
-	defer b.Close()
-	if n, err := io.Copy(io.Discard, b); n != size || err != nil {
-		t.Errorf("read of %d bytes, %v", n, err)
-	}
-}
-
-// Blobs are as durable as commits.
-func testBlobOverReopen(t *testing.T, open Open) {
-	sub := open(t, Options{})
-	if sub.Reopen == nil {
-		t.Skip("the engine keeps nothing")
-	}
-	store(t, sub.DB, nil) // or skip
-	for i, size := range blobSizes {
-		_, err := sub.DB.Space("s").PutBlob(within(t), batchlog.K(i), bytes.NewReader(content(11, size)))
-		check(t, err)
-	}
-	db := sub.Reopen(t)
-	for i, size := range blobSizes {
-		wantBlob(t, db.Space("s"), batchlog.K(i), content(11, size))
-	}
-}
 
 // marked is values that begin as what stands for a blob does, or nearly so.
 func marked() [][]byte {
