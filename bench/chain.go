@@ -52,6 +52,7 @@ type chainMade struct {
 	Fill    time.Duration `json:"fill"`
 	Commit  time.Duration `json:"commit"`
 	Visible time.Duration `json:"visible"` // from the return of Commit until a held read has returned
+	CPU     time.Duration `json:"cpu"`     // of the process, from the call of Commit until all is visible
 	PeakRSS int64         `json:"peakRSS"` // bytes, of the process
 
 	// Commits of the writer beside it.
@@ -68,6 +69,7 @@ type tablesMade struct {
 	Sort    time.Duration `json:"sort"`   // runs on disk; 0 if the pairs came sorted
 	Tables  time.Duration `json:"tables"` // the merge of the runs included
 	Ingest  time.Duration `json:"ingest"`
+	CPU     time.Duration `json:"cpu"` // of the process, for tables and ingest
 	PeakRSS int64         `json:"peakRSS"`
 }
 
@@ -149,7 +151,7 @@ func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
 	peak := rss(func(r chainRound) int64 { return r.Alone.PeakRSS })
 	t := table{
 		title: fmt.Sprintf("A chain of %s pairs, %s GB (median [min-max] of rounds, seconds)", figure(float64(pairs)), figure(float64(pairs*pairBytes)/1e9)),
-		head:  []string{"", "fill or sort", "commit or tables", "visible or ingest", "apply", "all", "ops/s", "peak MB"},
+		head:  []string{"", "fill or sort", "commit or tables", "visible or ingest", "apply", "CPU of that", "all", "ops/s", "peak MB"},
 		note: fmt.Sprintf("Apply: from the call of Commit until a held read has returned; with Pebble: tables and Ingest. batchlog to Pebble, speeds: apply, Pebble's pairs sorted for it, %s ×; all, "+
 			"both with the sort, %s ×.", apply, whole),
 	}
@@ -157,7 +159,8 @@ func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
 		return took(func(r chainRound) time.Duration { return f(r.Alone) }).String()
 	}
 	t.add("batchlog, Chain", alone(func(m chainMade) time.Duration { return m.Fill }), alone(func(m chainMade) time.Duration { return m.Commit }),
-		alone(func(m chainMade) time.Duration { return m.Visible }), alone(chainMade.apply), alone(chainMade.whole),
+		alone(func(m chainMade) time.Duration { return m.Visible }), alone(chainMade.apply),
+		alone(func(m chainMade) time.Duration { return m.CPU }), alone(chainMade.whole),
 		rate(func(r chainRound) time.Duration { return r.Alone.whole() }), peak.String())
 	for _, p := range []struct {
 		name string
@@ -170,7 +173,7 @@ func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
 			return took(func(r chainRound) time.Duration { return f(p.of(r)) }).String()
 		}
 		t.add(p.name, of(func(m tablesMade) time.Duration { return m.Sort }), of(func(m tablesMade) time.Duration { return m.Tables }),
-			of(func(m tablesMade) time.Duration { return m.Ingest }), of(tablesMade.apply), of(tablesMade.whole),
+			of(func(m tablesMade) time.Duration { return m.Ingest }), of(tablesMade.apply), of(func(m tablesMade) time.Duration { return m.CPU }), of(tablesMade.whole),
 			rate(func(r chainRound) time.Duration { return p.of(r).whole() }), rss(func(r chainRound) int64 { return p.of(r).PeakRSS }).String())
 	}
 	report := &report{Results: rounds, tables: []table{t}, Checks: []check{
@@ -254,6 +257,7 @@ func makeChain(ctx context.Context, spec chainSpec) (made chainMade, err error) 
 	}
 	made.Fill = time.Since(start)
 	w.enter(besideApply)
+	cpu := cpuTime()
 	start = time.Now()
 	if _, err := c.Commit(ctx); err != nil {
 		return made, err
@@ -263,7 +267,7 @@ func makeChain(ctx context.Context, spec chainSpec) (made chainMade, err error) 
 	if err := checkPairs(ctx, s, pairs, 1); err != nil {
 		return made, err
 	}
-	made.Visible = time.Since(start)
+	made.Visible, made.CPU = time.Since(start), cpuTime()-cpu
 	if w != nil {
 		if err := w.stop(); err != nil {
 			return made, err

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // A machine is where a report was made, and with which versions.
@@ -125,4 +127,13 @@ func statusBytes(name string) int64 {
 		}
 	}
 	return 0
+}
+
+// cpuTime is what this process has used so far, in user and kernel mode; 0 where that is not told.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
