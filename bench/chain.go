@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type chainOptions struct {
 	rounds    int
 	idle      time.Duration
 	beside    bool
+	cached    bool
 }
 
 // chainMode measures a chain that is far larger than its memory, beside Pebble taking in tables of the same pairs, and what it does to others' commits.
@@ -34,6 +36,7 @@ func chainMode(fs *flag.FlagSet) runner {
 	fs.IntVar(&o.rounds, "rounds", 1, "rounds")
 	fs.DurationVar(&o.idle, "idle", 5*time.Second, "how long the writer beside the chain writes before the chain is begun")
 	fs.BoolVar(&o.beside, "beside", true, "also fill and commit one beside a writer")
+	fs.BoolVar(&o.cached, "full-cache", true, "have the page cache full before each run, of a file without blocks")
 	return func(ctx context.Context, e *env) (*report, error) { return o.run(ctx, e) }
 }
 
@@ -101,20 +104,20 @@ func (o *chainOptions) run(ctx context.Context, e *env) (*report, error) {
 	for n := range o.rounds {
 		var r chainRound
 		var err error
-		if r.Alone, err = chainChild[chainMade](ctx, e, childChain, "alone", chainSpec{Pairs: pairs}); err != nil {
+		if r.Alone, err = runChain[chainMade](ctx, e, o, childChain, "alone", chainSpec{Pairs: pairs}); err != nil {
 			return nil, err
 		}
 		e.tell("chain: round %d: fill %s, commit %s, visible %s, %s MB", n+1, seconds(r.Alone.Fill), seconds(r.Alone.Commit), seconds(r.Alone.Visible), megabytes(r.Alone.PeakRSS))
-		if r.Sorted, err = chainChild[tablesMade](ctx, e, childChainPebble, "sorted", chainSpec{Pairs: pairs}); err != nil {
+		if r.Sorted, err = runChain[tablesMade](ctx, e, o, childChainPebble, "sorted", chainSpec{Pairs: pairs}); err != nil {
 			return nil, err
 		}
 		e.tell("chain: round %d: Pebble, pairs sorted: tables %s, ingest %s", n+1, seconds(r.Sorted.Tables), seconds(r.Sorted.Ingest))
-		if r.Shuffled, err = chainChild[tablesMade](ctx, e, childChainPebble, "shuffled", chainSpec{Pairs: pairs, Sort: true}); err != nil {
+		if r.Shuffled, err = runChain[tablesMade](ctx, e, o, childChainPebble, "shuffled", chainSpec{Pairs: pairs, Sort: true}); err != nil {
 			return nil, err
 		}
 		e.tell("chain: round %d: Pebble, pairs to sort: sort %s, tables %s, ingest %s", n+1, seconds(r.Shuffled.Sort), seconds(r.Shuffled.Tables), seconds(r.Shuffled.Ingest))
 		if o.beside {
-			if r.Beside, err = chainChild[chainMade](ctx, e, childChain, "beside", chainSpec{Pairs: pairs, Beside: true, Idle: o.idle}); err != nil {
+			if r.Beside, err = runChain[chainMade](ctx, e, o, childChain, "beside", chainSpec{Pairs: pairs, Beside: true, Idle: o.idle}); err != nil {
 				return nil, err
 			}
 			e.tell("chain: round %d: beside a writer: fill %s, commit %s", n+1, seconds(r.Beside.Fill), seconds(r.Beside.Commit))
@@ -124,15 +127,34 @@ func (o *chainOptions) run(ctx context.Context, e *env) (*report, error) {
 	return o.report(pairs, rounds), nil
 }
 
-// chainChild runs a child in a directory of its own, with the disk at rest before.
-func chainChild[A any](ctx context.Context, e *env, child, name string, spec chainSpec) (_ A, err error) {
+// runChain runs a child in a directory of its own, with the disk at rest before.
+func runChain[A any](ctx context.Context, e *env, o *chainOptions, child, name string, spec chainSpec) (_ A, err error) {
 	spec.Dir = filepath.Join(e.dir, name)
 	if e.profile != "" {
 		spec.Profile = e.profile + "." + name
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(spec.Dir)) }()
 	settle(ctx, time.Second)
+	if o.cached {
+		if err := fillPageCache(filepath.Join(e.dir, "cached")); err != nil {
+			return *new(A), err
+		}
+	}
 	return runChild[A](ctx, child, spec)
+}
+
+// fillPageCache leaves no memory free: all is page cache, of a file that is one hole, and clean. So it is on a machine that has run for a while, and
+// memory costs whoever runs next the same: a guest whose memory is free may have given it back to its host, and asking for it again costs more than writing a file.
+func fillPageCache(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(memoryBytes())
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 256<<10))
+	}
+	return errors.Join(err, f.Close())
 }
 
 func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {

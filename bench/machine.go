@@ -137,3 +137,16 @@ func cpuTime() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// memoryBytes is the memory of the machine; 0 where that is not told.
+func memoryBytes() int64 {
+	fields := strings.Fields(procText("/proc/meminfo")) // begins with MemTotal: N kB
+	if len(fields) < 2 {
+		return 0
+	}
+	n, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n << 10
+}
