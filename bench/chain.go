@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type chainOptions struct {
 	rounds    int
 	idle      time.Duration
 	beside    bool
+	cached    bool
 }
 
 // chainMode measures a chain that is far larger than its memory, beside Pebble taking in tables of the same pairs, and what it does to others' commits.
@@ -34,6 +36,7 @@ func chainMode(fs *flag.FlagSet) runner {
 	fs.IntVar(&o.rounds, "rounds", 1, "rounds")
 	fs.DurationVar(&o.idle, "idle", 5*time.Second, "how long the writer beside the chain writes before the chain is begun")
 	fs.BoolVar(&o.beside, "beside", true, "also fill and commit one beside a writer")
+	fs.BoolVar(&o.cached, "full-cache", true, "have the page cache full before each run, of a file without blocks")
 	return func(ctx context.Context, e *env) (*report, error) { return o.run(ctx, e) }
 }
 
@@ -52,6 +55,7 @@ type chainMade struct {
 	Fill    time.Duration `json:"fill"`
 	Commit  time.Duration `json:"commit"`
 	Visible time.Duration `json:"visible"` // from the return of Commit until a held read has returned
+	CPU     time.Duration `json:"cpu"`     // of the process, from the call of Commit until all is visible
 	PeakRSS int64         `json:"peakRSS"` // bytes, of the process
 
 	// Commits of the writer beside it.
@@ -68,6 +72,7 @@ type tablesMade struct {
 	Sort    time.Duration `json:"sort"`   // runs on disk; 0 if the pairs came sorted
 	Tables  time.Duration `json:"tables"` // the merge of the runs included
 	Ingest  time.Duration `json:"ingest"`
+	CPU     time.Duration `json:"cpu"` // of the process, for tables and ingest
 	PeakRSS int64         `json:"peakRSS"`
 }
 
@@ -99,20 +104,20 @@ func (o *chainOptions) run(ctx context.Context, e *env) (*report, error) {
 	for n := range o.rounds {
 		var r chainRound
 		var err error
-		if r.Alone, err = chainChild[chainMade](ctx, e, childChain, "alone", chainSpec{Pairs: pairs}); err != nil {
+		if r.Alone, err = runChain[chainMade](ctx, e, o, childChain, "alone", chainSpec{Pairs: pairs}); err != nil {
 			return nil, err
 		}
 		e.tell("chain: round %d: fill %s, commit %s, visible %s, %s MB", n+1, seconds(r.Alone.Fill), seconds(r.Alone.Commit), seconds(r.Alone.Visible), megabytes(r.Alone.PeakRSS))
-		if r.Sorted, err = chainChild[tablesMade](ctx, e, childChainPebble, "sorted", chainSpec{Pairs: pairs}); err != nil {
+		if r.Sorted, err = runChain[tablesMade](ctx, e, o, childChainPebble, "sorted", chainSpec{Pairs: pairs}); err != nil {
 			return nil, err
 		}
 		e.tell("chain: round %d: Pebble, pairs sorted: tables %s, ingest %s", n+1, seconds(r.Sorted.Tables), seconds(r.Sorted.Ingest))
-		if r.Shuffled, err = chainChild[tablesMade](ctx, e, childChainPebble, "shuffled", chainSpec{Pairs: pairs, Sort: true}); err != nil {
+		if r.Shuffled, err = runChain[tablesMade](ctx, e, o, childChainPebble, "shuffled", chainSpec{Pairs: pairs, Sort: true}); err != nil {
 			return nil, err
 		}
 		e.tell("chain: round %d: Pebble, pairs to sort: sort %s, tables %s, ingest %s", n+1, seconds(r.Shuffled.Sort), seconds(r.Shuffled.Tables), seconds(r.Shuffled.Ingest))
 		if o.beside {
-			if r.Beside, err = chainChild[chainMade](ctx, e, childChain, "beside", chainSpec{Pairs: pairs, Beside: true, Idle: o.idle}); err != nil {
+			if r.Beside, err = runChain[chainMade](ctx, e, o, childChain, "beside", chainSpec{Pairs: pairs, Beside: true, Idle: o.idle}); err != nil {
 				return nil, err
 			}
 			e.tell("chain: round %d: beside a writer: fill %s, commit %s", n+1, seconds(r.Beside.Fill), seconds(r.Beside.Commit))
@@ -122,15 +127,34 @@ func (o *chainOptions) run(ctx context.Context, e *env) (*report, error) {
 	return o.report(pairs, rounds), nil
 }
 
-// chainChild runs a child in a directory of its own, with the disk at rest before.
-func chainChild[A any](ctx context.Context, e *env, child, name string, spec chainSpec) (_ A, err error) {
+// runChain runs a child in a directory of its own, with the disk at rest before.
+func runChain[A any](ctx context.Context, e *env, o *chainOptions, child, name string, spec chainSpec) (_ A, err error) {
 	spec.Dir = filepath.Join(e.dir, name)
 	if e.profile != "" {
 		spec.Profile = e.profile + "." + name
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(spec.Dir)) }()
 	settle(ctx, time.Second)
+	if o.cached {
+		if err := fillPageCache(filepath.Join(e.dir, "cached")); err != nil {
+			return *new(A), err
+		}
+	}
 	return runChild[A](ctx, child, spec)
+}
+
+// fillPageCache leaves no memory free: all is page cache, of a file that is one hole, and clean. So it is on a machine that has run for a while, and
+// memory costs whoever runs next the same: a guest whose memory is free may have given it back to its host, and asking for it again costs more than writing a file.
+func fillPageCache(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(memoryBytes())
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 256<<10))
+	}
+	return errors.Join(err, f.Close())
 }
 
 func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
@@ -149,7 +173,7 @@ func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
 	peak := rss(func(r chainRound) int64 { return r.Alone.PeakRSS })
 	t := table{
 		title: fmt.Sprintf("A chain of %s pairs, %s GB (median [min-max] of rounds, seconds)", figure(float64(pairs)), figure(float64(pairs*pairBytes)/1e9)),
-		head:  []string{"", "fill or sort", "commit or tables", "visible or ingest", "apply", "all", "ops/s", "peak MB"},
+		head:  []string{"", "fill or sort", "commit or tables", "visible or ingest", "apply", "CPU of that", "all", "ops/s", "peak MB"},
 		note: fmt.Sprintf("Apply: from the call of Commit until a held read has returned; with Pebble: tables and Ingest. batchlog to Pebble, speeds: apply, Pebble's pairs sorted for it, %s ×; all, "+
 			"both with the sort, %s ×.", apply, whole),
 	}
@@ -157,7 +181,8 @@ func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
 		return took(func(r chainRound) time.Duration { return f(r.Alone) }).String()
 	}
 	t.add("batchlog, Chain", alone(func(m chainMade) time.Duration { return m.Fill }), alone(func(m chainMade) time.Duration { return m.Commit }),
-		alone(func(m chainMade) time.Duration { return m.Visible }), alone(chainMade.apply), alone(chainMade.whole),
+		alone(func(m chainMade) time.Duration { return m.Visible }), alone(chainMade.apply),
+		alone(func(m chainMade) time.Duration { return m.CPU }), alone(chainMade.whole),
 		rate(func(r chainRound) time.Duration { return r.Alone.whole() }), peak.String())
 	for _, p := range []struct {
 		name string
@@ -170,7 +195,7 @@ func (o *chainOptions) report(pairs uint64, rounds []chainRound) *report {
 			return took(func(r chainRound) time.Duration { return f(p.of(r)) }).String()
 		}
 		t.add(p.name, of(func(m tablesMade) time.Duration { return m.Sort }), of(func(m tablesMade) time.Duration { return m.Tables }),
-			of(func(m tablesMade) time.Duration { return m.Ingest }), of(tablesMade.apply), of(tablesMade.whole),
+			of(func(m tablesMade) time.Duration { return m.Ingest }), of(tablesMade.apply), of(func(m tablesMade) time.Duration { return m.CPU }), of(tablesMade.whole),
 			rate(func(r chainRound) time.Duration { return p.of(r).whole() }), rss(func(r chainRound) int64 { return p.of(r).PeakRSS }).String())
 	}
 	report := &report{Results: rounds, tables: []table{t}, Checks: []check{
@@ -254,6 +279,7 @@ func makeChain(ctx context.Context, spec chainSpec) (made chainMade, err error) 
 	}
 	made.Fill = time.Since(start)
 	w.enter(besideApply)
+	cpu := cpuTime()
 	start = time.Now()
 	if _, err := c.Commit(ctx); err != nil {
 		return made, err
@@ -263,7 +289,7 @@ func makeChain(ctx context.Context, spec chainSpec) (made chainMade, err error) 
 	if err := checkPairs(ctx, s, pairs, 1); err != nil {
 		return made, err
 	}
-	made.Visible = time.Since(start)
+	made.Visible, made.CPU = time.Since(start), cpuTime()-cpu
 	if w != nil {
 		if err := w.stop(); err != nil {
 			return made, err

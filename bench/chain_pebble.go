@@ -58,6 +58,7 @@ func makeTables(ctx context.Context, spec chainSpec) (made tablesMade, err error
 		source = runs.next
 		made.Sort = time.Since(start)
 	}
+	cpu := cpuTime()
 	start = time.Now()
 	tables, err := pebbleTables(ctx, db, filepath.Join(spec.Dir, "tables"), source)
 	if err != nil {
@@ -71,7 +72,7 @@ func makeTables(ctx context.Context, spec chainSpec) (made tablesMade, err error
 	if err := checkPebble(db, pairs, 1); err != nil {
 		return made, err
 	}
-	made.Ingest, made.PeakRSS = time.Since(start), peakRSS()
+	made.Ingest, made.CPU, made.PeakRSS = time.Since(start), cpuTime()-cpu, peakRSS()
 	return made, checkPebble(db, pairs, 1000)
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // A machine is where a report was made, and with which versions.
@@ -125,4 +127,26 @@ func statusBytes(name string) int64 {
 		}
 	}
 	return 0
+}
+
+// cpuTime is what this process has used so far, in user and kernel mode; 0 where that is not told.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// memoryBytes is the memory of the machine; 0 where that is not told.
+func memoryBytes() int64 {
+	fields := strings.Fields(procText("/proc/meminfo")) // begins with MemTotal: N kB
+	if len(fields) < 2 {
+		return 0
+	}
+	n, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n << 10
 }

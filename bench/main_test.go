@@ -33,7 +33,7 @@ func TestModes(t *testing.T) {
 		"replay -tail 2000 -history 1000 -factor 2 -rounds 1",
 		"memory -commits 2000 -factor 2",
 		"allocs -writes 100",
-		"chain -gb 0.003 -idle 50ms",
+		"chain -gb 0.003 -idle 50ms -full-cache=false",
 		"copy -keys 20000 -rounds 1",
 		"blob -mb 3 -rounds 2",
 	} {

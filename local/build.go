@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
@@ -177,12 +178,22 @@ func (w *builder) start() {
 	go w.tablesLoop(w.pieces)
 }
 
+// yieldEvery is after how many ops others are let run: some 100 µs. A commit whose sync has returned would wait for a processor until this goroutine
+// waits itself, or is told to after 10 ms.
+const yieldEvery = 256
+
 // tablesLoop makes tables of pieces until there are no more.
 func (w *builder) tablesLoop(pieces <-chan piece) {
 	var err error
+	n := 0
 	for p := range pieces {
 		if err == nil {
-			err = batchlog.EachOp(p.ops, p.count, w.built.writer.Add)
+			err = batchlog.EachOp(p.ops, p.count, func(kind batchlog.OpKind, key, value []byte) error {
+				if n++; n%yieldEvery == 0 {
+					runtime.Gosched()
+				}
+				return w.built.writer.Add(kind, key, value)
+			})
 		}
 		w.free <- p.ops
 	}

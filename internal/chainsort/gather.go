@@ -203,10 +203,16 @@ func (b *slab) compare(x, y ref) int {
 
 // A memoryCursor yields the items of sorted refs.
 type memoryCursor struct {
-	slab *slab
-	refs []ref
-	item item
+	slab    *slab
+	refs    []ref
+	item    item
+	touched int  // how many of the next items are in the processor's cache
+	sum     byte // of what was touched, so that it is read
 }
+
+// touchAhead is how many items are touched before they are decoded: each is somewhere else in memory, and the waits for many overlap where those for one after
+// the other add up.
+const touchAhead = 16
 
 // newMemoryCursor yields what of a lane is in memory, from low on.
 func (s *Sorter) newMemoryCursor(l *lane, low []byte) *memoryCursor {
@@ -223,9 +229,24 @@ func (c *memoryCursor) next() (*item, error) {
 	if len(c.refs) == 0 {
 		return nil, nil
 	}
+	if c.touched == 0 {
+		c.touch()
+	}
+	c.touched--
 	c.slab.decode(c.refs[0], &c.item)
 	c.refs = c.refs[1:]
 	return &c.item, nil
+}
+
+func (c *memoryCursor) touch() {
+	c.touched = min(touchAhead, len(c.refs))
+	for _, r := range c.refs[:c.touched] {
+		const line = 64 // of the cache; items are rarely longer than three
+		page := c.slab.pages[r.page]
+		for at := int(r.at); at < min(int(r.at)+3*line, len(page)); at += line {
+			c.sum += page[at]
+		}
+	}
 }
 
 func (c *memoryCursor) close() {}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
 )
 
@@ -110,8 +111,8 @@ func fold(ctx context.Context, c cursor, w *runWriter) error {
 	var last, held item // the item before, and a retract that waits for what it takes back; their keys are copies
 	holding := false
 	for i := 0; ; i++ {
-		if i%checkEvery == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := pause(ctx, i); err != nil {
+			return err
 		}
 		it, err := c.next()
 		if err != nil {
@@ -143,11 +144,26 @@ func fold(ctx context.Context, c cursor, w *runWriter) error {
 // checkEvery is after how many items a context is looked at.
 const checkEvery = 4096
 
+// yieldEvery is after how many items others are let run: some 100 µs. A commit whose sync has returned would wait for a processor until this goroutine
+// waits itself, or is told to after 10 ms.
+const yieldEvery = 256
+
+// pause is what a loop over many items does at the i-th.
+func pause(ctx context.Context, i int) error {
+	if i%yieldEvery == 0 {
+		runtime.Gosched()
+	}
+	if i%checkEvery == 0 && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
 // copyAll writes what a cursor yields.
 func copyAll(ctx context.Context, c cursor, w *runWriter) error {
 	for i := 0; ; i++ {
-		if i%checkEvery == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := pause(ctx, i); err != nil {
+			return err
 		}
 		it, err := c.next()
 		if err != nil || it == nil {

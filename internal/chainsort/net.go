@@ -128,8 +128,8 @@ func (w *sweep) close() {
 
 func (w *sweep) run(ctx context.Context) error {
 	for i := 0; ; i++ {
-		if i%checkEvery == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := pause(ctx, i); err != nil {
+			return err
 		}
 		it, err := w.points.next()
 		if err != nil {

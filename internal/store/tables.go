@@ -33,12 +33,13 @@ const tableBytes = 64 << 20
 // A TableWriter makes tables of the ops of a chain, which come in stretches as batchlog.OpReader says: where the keys go back, the next one
 // begins. It is not safe for concurrent use.
 type TableWriter struct {
-	tables Tables
-	opts   sstable.WriterOptions
-	table  *sstable.Writer // nil between tables
-	keys   int             // in table
-	last   []byte          // the key of the op before
-	put    bool            // that was no range delete
+	tables   Tables
+	opts     sstable.WriterOptions
+	table    *sstable.Writer // nil between tables
+	keys     int             // in table
+	last     []byte          // the key of the op before
+	gathered *[]byte         // see gatheringFile
+	put      bool            // that was no range delete
 	// A range delete that goes beyond the table is cut where the next one begins: tables that are taken in together must not overlap.
 	low, high []byte // that is open; high is nil when none is
 }
@@ -53,7 +54,7 @@ func (s *Store) NewTables(dir string) *TableWriter {
 	const lowest = 6
 	opts := o.MakeWriterOptions(lowest, s.db.TableFormat())
 	opts.WritingToLowestLevel = false // in a table there, deletes say nothing
-	return &TableWriter{tables: Tables{fs: s.opts.FS, dir: dir}, opts: opts}
+	return &TableWriter{tables: Tables{fs: s.opts.FS, dir: dir}, gathered: new([]byte), opts: opts}
 }
 
 // Add appends an op. After an error the tables can only be dropped.
@@ -125,9 +126,47 @@ func (w *TableWriter) beginTable() error {
 	*stretch = append(*stretch, name)
 	w.tables.made++
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
-	w.table, w.keys = sstable.NewWriter(objstorageprovider.NewFileWritable(f), w.opts), 0
+	w.table, w.keys = sstable.NewWriter(objstorageprovider.NewFileWritable(&gatheringFile{File: f, gathered: w.gathered}), w.opts), 0
 	return nil
 }
+
+// tableWriteBytes is what is written to a table at once. Pebble writes block by block, 4 KiB, which costs as much as making the blocks.
+const tableWriteBytes = 128 << 10
+
+// A gatheringFile writes much at once.
+type gatheringFile struct {
+	vfs.File
+	gathered *[]byte // to be written; of all tables of a writer in turn
+}
+
+func (f *gatheringFile) Write(b []byte) (int, error) {
+	if len(*f.gathered)+len(b) > tableWriteBytes {
+		if err := f.flush(); err != nil {
+			return 0, err
+		}
+	}
+	*f.gathered = append(*f.gathered, b...)
+	return len(b), nil
+}
+
+func (f *gatheringFile) flush() error {
+	b := *f.gathered
+	*f.gathered = b[:0]
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := f.File.Write(b)
+	return err
+}
+
+func (f *gatheringFile) Sync() error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+func (f *gatheringFile) Close() error { return errors.Join(f.flush(), f.File.Close()) }
 
 // endTable finishes a table, which the key next will not be in.
 func (w *TableWriter) endTable(next []byte) error {
