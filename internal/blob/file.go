@@ -17,8 +17,9 @@ const (
 	// readBytes is what one read of the file gets at most: whole chunks that are still in the processor's cache when they are
 	// checked.
 	readBytes = 4 * chunkBytes
-	// aheadCount is how many such reads CopyTo may be ahead.
-	aheadCount = 3
+	// lanesCount is how many goroutines read for CopyTo, and laneAhead how many reads each may be ahead.
+	lanesCount = 2
+	laneAhead  = 2
 )
 
 // A File is a blob that is open. Its methods may be called at any time, but for Close, which must be the last one. What it
@@ -196,28 +197,27 @@ func (f *File) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, er
 	low := off - off%chunkBytes
 	high := min(f.size, chunks(off+n)*chunkBytes)
 	ctx, stop := context.WithCancel(ctx)
-	read, free := make(chan readAhead, aheadCount), make(chan []byte, aheadCount)
-	var wg sync.WaitGroup // the goroutine ends before this returns
+	var wg sync.WaitGroup // the goroutines end before this returns
 	defer wg.Wait()
 	defer stop()
-	wg.Go(func() { f.readAheadLoop(ctx, low, high, read, free) })
+	var lanes [lanesCount]lane
+	for i := range lanes {
+		lanes[i] = newLane()
+		wg.Go(func() { f.laneLoop(ctx, low+int64(i)*readBytes, high, lanes[i]) })
+	}
 
 	written := int64(0)
-	for at := low; written < n; {
-		var r readAhead
+	for at, turn := low, 0; written < n; turn = (turn + 1) % lanesCount {
+		var r piece
 		select {
 		case <-ctx.Done():
-		case r = <-read:
+		case r = <-lanes[turn].read:
 		}
 		if ctx.Err() != nil {
 			return written, fmt.Errorf("read %s: %w", f.name, context.Cause(ctx))
 		}
-		err := r.err
-		if err == nil {
-			err = f.check(r.bytes, at)
-		}
-		if err != nil {
-			return written, err
+		if r.err != nil {
+			return written, r.err
 		}
 		b := r.bytes[off+written-at:]
 		m, err := w.Write(b[:min(int64(len(b)), n-written)])
@@ -229,39 +229,53 @@ func (f *File) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, er
 		if off+written < min(at, off+n) {
 			return written, io.ErrShortWrite
 		}
-		free <- r.bytes // has room for all that there are
+		lanes[turn].free <- r.bytes // has room for all that there are
 	}
 	return written, nil
 }
 
-// A readAhead is what was read and is still to be checked, or why nothing was.
-type readAhead struct {
+// A lane reads every lanesCount-th piece of what CopyTo copies, and checks it, as that is cheap only as long as the bytes are in the cache of the
+// processor that has read them.
+type lane struct {
+	read chan piece
+	free chan []byte // back from CopyTo
+}
+
+// A piece is what was read and checked, or why it was not.
+type piece struct {
 	bytes []byte
 	err   error
 }
 
-// readAheadLoop reads the file from low to high, into buffers that come back to it. Checking is left to who takes them: it
-// costs about as much as reading does.
-func (f *File) readAheadLoop(ctx context.Context, low, high int64, read chan<- readAhead, free <-chan []byte) {
-	made := 0
-	for low < high {
+func newLane() lane {
+	l := lane{read: make(chan piece, laneAhead), free: make(chan []byte, laneAhead)}
+	for range laneAhead {
+		l.free <- nil
+	}
+	return l
+}
+
+// laneLoop reads the pieces of the lane that begins at low, up to high.
+func (f *File) laneLoop(ctx context.Context, low, high int64, l lane) {
+	for ; low < high; low += lanesCount * readBytes {
 		var b []byte
-		if made < aheadCount && len(free) == 0 {
-			b = make([]byte, min(readBytes, high-low))
-			made++
-		} else {
-			select {
-			case b = <-free:
-			case <-ctx.Done():
-				return
-			}
+		select {
+		case b = <-l.free:
+		case <-ctx.Done():
+			return
 		}
-		b = b[:min(int64(len(b)), high-low)]
+		size := min(readBytes, high-low)
+		if int64(cap(b)) < size {
+			b = make([]byte, size)
+		}
+		b = b[:size]
 		err := f.readFull(b, low)
-		read <- readAhead{b, err} // has room for all that there are
+		if err == nil {
+			err = f.check(b, low)
+		}
+		l.read <- piece{b, err} // has room for all that there are
 		if err != nil {
 			return
 		}
-		low += int64(len(b))
 	}
 }
