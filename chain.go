@@ -23,6 +23,8 @@ type Stage interface {
 	Add(ctx context.Context, ops []byte, count, blobs int) error
 	// Copy adds a copy. When it is committed it is that of the state at the id before the commit's own.
 	Copy(ctx context.Context, c RangeCopy) error
+	// Revert adds a revert. There is nothing else in the chain then.
+	Revert(ctx context.Context, r Revert) error
 	// Commit commits what was added, with the token, the meta and the ops of p, which are none or come last. As long as it returns no id and no
 	// ErrUncertain it may be called again.
 	Commit(ctx context.Context, p *Proposal) (ID, error)
@@ -82,6 +84,9 @@ type Chain struct {
 	err   error
 	done  bool
 	blobs bool // references were put
+	// reverts says that there is a revert, and nothing else.
+	reverts bool
+	reads   *Reads // that the commit depends on; nil: none
 	// stalled is why what is in batch could not be staged just now.
 	stalled error
 }
@@ -179,6 +184,9 @@ func (c *Chain) flush() {
 	if c.err == nil && c.done {
 		c.err = errChainDone
 	}
+	if c.err == nil && c.reverts && p.Count > 0 {
+		c.err = errRevertAlone
+	}
 	if c.err == nil && p.Count > 0 {
 		err := c.stage.Add(c.ctx, p.Ops, p.Count, p.Blobs)
 		if err != nil && errors.Is(err, ErrNoSpace) && len(p.Ops) < chainPieceMax {
@@ -244,6 +252,9 @@ func (c *Chain) copies(dst, src *Space) bool {
 	if c.batch.accepts(dst) && c.batch.accepts(src) {
 		c.flush()
 	}
+	if c.err == nil && c.reverts {
+		c.err = errRevertAlone
+	}
 	if c.err == nil {
 		c.err = c.Err() // a copy that is not added must not be missing from what is committed
 	}
@@ -279,6 +290,7 @@ func (c *Chain) Commit(ctx context.Context) (ID, error) {
 	if err != nil {
 		return 0, err
 	}
+	p.Reads = c.reads
 	c.stage.Progress(c.Progress)
 	id, err := c.stage.Commit(ctx, p)
 	if err == nil || errors.Is(err, ErrUncertain) {

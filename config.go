@@ -25,7 +25,8 @@ type LogConfig struct {
 	// Warm and Cold are the places of older tiers.
 	Warm []string `json:"warm,omitempty"`
 	Cold string   `json:"cold,omitempty"`
-	// Undo keeps the inverse of every commit.
+	// Undo keeps the inverse of every commit, what it has overwritten, for as long as the commit: package undo takes commits back with it.
+	// Writers don't wait for it; it takes the place and the reading of the old values.
 	Undo bool `json:"undo,omitempty"`
 	// BlobBytes is the size from which on values become blobs, which bypass log and store (see Space.PutBlob), without whoever writes or reads
 	// them noticing; 0: never. At least MinBlobBytes. It is about values that are written from now on.
@@ -69,6 +70,7 @@ type Status struct {
 	BacklogLimit int64 `json:"backlogLimit"`
 	Followers    int   `json:"followers"` // readers of the log
 
+	Undo  UndoStatus  `json:"undo"`
 	Logs  []LogStatus `json:"logs"`
 	Store StoreStatus `json:"store"`
 }

@@ -183,7 +183,7 @@ func (g *stage) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, 
 	for try := 1; ; try++ {
 		id, err := g.tryCommit(ctx, p)
 		var refused *batchlog.HookError
-		if !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &refused) {
+		if !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &refused) || p.Reads != nil { // what was read stays written
 			return id, err
 		}
 		if try == commitTries {
