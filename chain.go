@@ -44,7 +44,8 @@ type RangeCopy struct {
 
 // ChainProgress is how far a chain has come.
 type ChainProgress struct {
-	// Stage is what is being done: "fill" (Put and the like), "copy", "catch up" (with what was written to the source of a copy), "sort", "commit".
+	// Stage is what is being done: "fill" (Put and the like), "copy", "revert", "catch up" (with what was written to the source of a copy), "sort",
+	// "commit".
 	Stage string
 	Ops   int64 // done in this stage
 	Total int64 // 0: not known

@@ -142,7 +142,7 @@ func (e *engine) Head(context.Context) (batchlog.ID, error) {
 }
 
 // Configure is as batchlog.Configurer says.
-func (e *engine) Configure(_ context.Context, c batchlog.LogConfig, paths [][]byte, dryRun bool) (batchlog.Plan, error) {
+func (e *engine) Configure(ctx context.Context, c batchlog.LogConfig, paths [][]byte, dryRun bool) (batchlog.Plan, error) {
 	if e.closed.Load() {
 		return batchlog.Plan{}, batchlog.ErrClosed
 	}
@@ -159,11 +159,19 @@ func (e *engine) Configure(_ context.Context, c batchlog.LogConfig, paths [][]by
 	if dryRun || len(plan.Changes) == 0 {
 		return plan, nil
 	}
-	if err := e.log.Configure(c); err != nil {
-		return plan, err
+	e.configuring.Lock()
+	defer e.configuring.Unlock()
+	if c.Undo {
+		if err := e.beginUndo(ctx); err != nil {
+			return plan, err
+		}
 	}
-	e.blobBytes.Store(int64(c.BlobBytes))
-	return plan, nil
+	err = e.log.Configure(c)
+	if err == nil || !c.Undo { // else the disk may say that it is on
+		e.store.SetUndo(e.log.Config().Undo)
+	}
+	e.blobBytes.Store(int64(e.log.Config().BlobBytes))
+	return plan, err
 }
 
 // plan says what changes between two settings.
@@ -196,6 +204,8 @@ func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
 		return fmt.Sprint("from ", n, " bytes on")
 	}
 	change("values that become blobs", blobs(old.BlobBytes), blobs(c.BlobBytes))
+	undo := map[bool]string{false: "not kept", true: "kept, from the next commit on"}
+	change("what commits overwrite", undo[old.Undo], undo[c.Undo])
 	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), c.HotTTL)
 	return p
 }
@@ -209,10 +219,15 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 	if err != nil {
 		return batchlog.Status{}, err
 	}
+	undo, err := e.undoStatus()
+	if err != nil {
+		return batchlog.Status{}, err
+	}
 	s := batchlog.Status{
 		Applied: e.lines.Applied(), Head: e.log.Head(), Flushed: flushed, Oldest: e.log.Oldest(),
 		Epoch: e.identity.Epoch, UUID: e.identity.UUID, Session: e.session, State: "open",
 		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
+		Undo:  undo,
 		Logs:  []batchlog.LogStatus{e.log.Status()},
 		Store: e.store.Status(),
 	}

@@ -11,7 +11,8 @@
 //	log/main/       the log: manifest, segments, and the ops of chains
 //	blobs/          large values, by the hash of their content
 //	chains/         chains that are not committed yet
-//	store/          what the log adds up to, in Pebble
+//	store/          what the log adds up to, and what commits have overwritten, in Pebble
+//	undo/           a store at an earlier commit, while inverses of older commits are made
 //
 // The log is the truth: the store can be brought up from it, and is, after a crash.
 package local
@@ -51,6 +52,9 @@ type Options struct {
 	// ChainQuota bounds what chains that are not committed take on disk together, in bytes; 0: the disk does. Above, adding to them and
 	// committing them is a *batchlog.LimitError.
 	ChainQuota int64
+	// InverseBytes bounds what is kept of one commit, where LogConfig.Undo asks for it, in bytes; 0: 1 GiB. A commit that has overwritten more
+	// can't be taken back: Undo returns a *batchlog.InverseError.
+	InverseBytes int64
 	// Progress is told how far opening is when commits have to be applied again; nil: nobody.
 	Progress func(applied, head batchlog.ID)
 }
@@ -110,6 +114,9 @@ func (o *Options) withDefaults() (Options, error) {
 	if d.ChainBytes < 16<<10 || d.ChainBytes > 1<<30 || d.ChainQuota < 0 {
 		return d, fmt.Errorf("options: ChainBytes %d, ChainQuota %d: 16 KiB to 1 GiB, and not negative", d.ChainBytes, d.ChainQuota)
 	}
+	if d.InverseBytes < 0 {
+		return d, fmt.Errorf("options: InverseBytes %d is negative", d.InverseBytes)
+	}
 	var err error
 	d.Log, err = checkConfig(d.Log)
 	return d, err
@@ -128,8 +135,6 @@ func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
 		return unsupported("another log than main")
 	case c.WarmTTL != 0 || c.ColdTTL != 0 || len(c.Warm) != 0 || c.Cold != "":
 		return unsupported("tiers")
-	case c.Undo:
-		return unsupported("undo")
 	case c.BlobBytes < 0 || c.BlobBytes > 0 && c.BlobBytes < batchlog.MinBlobBytes:
 		return c, fmt.Errorf("log settings: BlobBytes %d is not 0, nor at least %d", c.BlobBytes, batchlog.MinBlobBytes)
 	case c.HotTTL < 0:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ const (
 	logsName   = "log"
 	chainsName = "chains"
 	blobsName  = "blobs"
+	undoName   = "undo"
 )
 
 // An engine puts the parts together. It owns one goroutine, trimLoop, and one for each post-commit hook.
@@ -47,6 +49,8 @@ type engine struct {
 	recent   recentBlobs
 	chains   staging
 
+	configuring  sync.Mutex // held by who changes settings
+	backfill     backfilling
 	blobBytes    atomic.Int64              // LogConfig.BlobBytes
 	blobCommits  atomic.Int64              // commits under way that refer to blobs
 	sweeping     sync.Mutex                // held by who sweeps blobs
@@ -76,6 +80,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		}
 	}
 	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1)}
+	e.backfill.hold.Store(math.MaxUint64)
 	e.chains.stages = map[*stage]struct{}{}
 	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
 	defer func() {
@@ -95,6 +100,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	}
 	if e.store, err = store.Open(store.Options{
 		FS: o.FS, Dir: filepath.Join(dir, storeName), Staging: filepath.Join(dir, chainsName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		InverseLimit: o.InverseBytes,
 	}); err != nil {
 		return nil, err
 	}
@@ -104,6 +110,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	e.blobBytes.Store(int64(e.log.Config().BlobBytes))
+	e.store.SetUndo(e.log.Config().Undo)
 	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName), Claim: e.recent.keep}); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", chainError(err))
 	}
@@ -131,6 +138,8 @@ func (e *engine) Close() error {
 		e.closed.Store(true)
 		e.stop()
 		e.wg.Wait()
+		e.backfill.Lock() // it ends with e.ctx
+		defer e.backfill.Unlock()
 		e.lines.Close()
 		if e.store.Failed() == nil && !e.store.NoSpace() {
 			if err := e.flush(context.Background(), e.store.Applied()); err != nil {
@@ -199,6 +208,7 @@ var _ interface {
 	batchlog.Queuer
 	batchlog.Chainer
 	batchlog.Blobber
+	batchlog.Undoer
 	batchlog.Configurer
 	batchlog.Statuser
 } = (*engine)(nil)

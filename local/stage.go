@@ -29,7 +29,8 @@ type stage struct {
 	seq        uint64 // of what is added next; what copies bring has a seq of its own, so that it counts where the copy was asked for
 	blobs      int    // references to blobs that were added
 	copies     []*copying
-	own        spans // of what was added, but for copies
+	revert     *reverting // nil: there is none
+	own        spans      // of what was added, but for copies
 	built      *built
 	builds     int
 	// What comes to copies after the chain was built is in after, or, where ops are mixed, in sorter, and its keys in lateKeys.
@@ -205,6 +206,9 @@ func (g *stage) commitSmall(ctx context.Context, p *batchlog.Proposal, ops []byt
 
 // tryCommit brings the chain up to the head of the log and commits it. An ErrConflict may be tried again.
 func (g *stage) tryCommit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+	if g.revert != nil {
+		return g.tryRevert(ctx, p)
+	}
 	if err := g.prepare(ctx); err != nil {
 		return 0, err
 	}
@@ -337,6 +341,9 @@ func (g *stage) Close() error {
 	g.closed = true
 	g.dropBuilt()
 	errs := []error{g.dropAfter()}
+	if g.revert != nil {
+		errs = append(errs, g.revert.view.Close())
+	}
 	if g.sorter != nil {
 		errs = append(errs, g.sorter.Close())
 	}

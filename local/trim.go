@@ -47,7 +47,7 @@ func (e *engine) trim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trim the log: %w", err)
 	}
-	if last = min(last, held-1, e.chainHold()-1); last == 0 {
+	if last = min(last, held-1, e.chainHold()-1, batchlog.ID(e.backfill.hold.Load())-1); last == 0 {
 		return nil
 	}
 	if err := e.flush(ctx, last); err != nil {
@@ -66,7 +66,7 @@ func (e *engine) trim(ctx context.Context) error {
 	}
 	oldest := e.log.Oldest()
 	e.opts.Logger.Info("log trimmed", "segments", n, "oldest", oldest)
-	return e.store.ForgetTokens(oldest)
+	return errors.Join(e.store.ForgetTokens(oldest), e.store.ForgetInverses(oldest))
 }
 
 // sweep removes what crashes have left behind of chains and blobs, and the blobs that nothing refers to any more.

@@ -2,12 +2,67 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/bytespace/batchlog"
 )
 
-// Revert is as batchlog.Stage says.
-func (g *stage) Revert(context.Context, batchlog.Revert) error {
-	return fmt.Errorf("revert: %w", batchlog.ErrUnsupported)
+// Inverse is as batchlog.Undoer says.
+func (e *engine) Inverse(ctx context.Context, id batchlog.ID) (batchlog.OpReader, error) {
+	if e.closed.Load() {
+		return nil, batchlog.ErrClosed
+	}
+	if head := e.log.Head(); id == 0 || id > head {
+		return nil, fmt.Errorf("commit %d of 1 to %d: %w", id, head, batchlog.ErrNotFound)
+	}
+	if err := e.hold(ctx, batchlog.ReadOptions{AtLeast: id}); err != nil {
+		return nil, err
+	}
+	r, err := e.store.Inverse(id)
+	return r, e.inverseError(err)
+}
+
+// inverseError is err, which may be about a commit that the log no longer has.
+func (e *engine) inverseError(err error) error {
+	var missing *batchlog.InverseError
+	if errors.As(err, &missing) && missing.ID < e.log.Oldest() {
+		missing.Gone = true
+	}
+	return err
+}
+
+// beginUndo has the store keep inverses. When it returns all commits without one are durably applied, so that none of them is applied again
+// after a crash: then a chain may have overwritten already what its inverse would be made of.
+func (e *engine) beginUndo(ctx context.Context) error {
+	if e.log.Config().Undo {
+		return nil
+	}
+	e.store.SetUndo(true)
+	err := e.lines.Hold(ctx, batchlog.ReadOptions{})
+	if err == nil {
+		err = e.flush(ctx, e.store.Applied())
+	}
+	if err != nil {
+		e.store.SetUndo(false)
+		return fmt.Errorf("turn undo on: %w", err)
+	}
+	return nil
+}
+
+// undoStatus is which commits can be taken back.
+func (e *engine) undoStatus() (batchlog.UndoStatus, error) {
+	s := batchlog.UndoStatus{On: e.log.Config().Undo}
+	rows, err := e.store.Inverses()
+	if err != nil {
+		return s, err
+	}
+	oldest := e.log.Oldest()
+	for _, r := range rows {
+		if r.First = max(r.First, oldest); r.First <= r.Last {
+			s.Have = append(s.Have, r)
+			s.Ready = r.Last
+		}
+	}
+	return s, nil
 }

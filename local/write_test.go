@@ -197,7 +197,7 @@ func TestOptionsRefused(t *testing.T) {
 		"blobs too small":     {Log: batchlog.LogConfig{BlobBytes: batchlog.MinBlobBytes - 1}},
 		"chains too small":    {ChainBytes: 16<<10 - 1},
 		"quota below zero":    {ChainQuota: -1},
-		"undo":                {Log: batchlog.LogConfig{Undo: true}},
+		"inverses below zero": {InverseBytes: -1},
 		"nothing to open":     {MustExist: true},
 	} {
 		o.FS = vfs.NewMem()

@@ -219,6 +219,9 @@ func (r *Roster) owner(key []byte) *entry {
 	return nil
 }
 
+// Derives reports whether a task derives the space with this closed path.
+func (r *Roster) Derives(path []byte) bool { return r.owner(path) != nil }
+
 // list is the derived spaces.
 func (r *Roster) list() []derivedSpace {
 	if list := r.derived.Load(); list != nil {

@@ -34,17 +34,7 @@ func (s *Store) Apply(records []batchlog.Record) error {
 		panic(fmt.Sprintf("batchlog: bug: apply commit %d to a store at %d", first, s.Applied()))
 	}
 	for len(records) > 0 {
-		n := slices.IndexFunc(records, func(r batchlog.Record) bool { return r.Chain != nil })
-		var err error
-		switch {
-		case n == 0:
-			n, err = 1, s.applyChain(&records[0])
-		case n < 0:
-			n = len(records)
-			fallthrough
-		default:
-			err = s.applyBatch(records[:n])
-		}
+		n, err := s.applySome(records)
 		if err != nil {
 			return fmt.Errorf("apply commits %d to %d: %w", records[0].ID, last, err)
 		}
@@ -53,10 +43,46 @@ func (s *Store) Apply(records []batchlog.Record) error {
 	return nil
 }
 
-// applyBatch applies records, none of which is a chain.
-func (s *Store) applyBatch(records []batchlog.Record) error {
+// applySome applies the first of records, as many as can be at once.
+func (s *Store) applySome(records []batchlog.Record) (n int, err error) {
+	undo := s.undo.wanted.Load()
+	if records[0].Chain != nil {
+		return 1, s.applyChain(&records[0], undo)
+	}
+	if n = slices.IndexFunc(records, func(r batchlog.Record) bool { return r.Chain != nil }); n < 0 {
+		n = len(records)
+	}
+	if undo {
+		return s.applyInverted(records[:n])
+	}
+	return n, s.applyBatch(records[:n], &extra{})
+}
+
+// extra is what is written together with commits.
+type extra struct {
+	puts  []byte // encoded
+	count int
+	blobs blobNotes // beside those of the commits
+	undo  bool      // the commits have inverses
+}
+
+// applyBatch applies records, none of which is a chain, with what comes with them.
+func (s *Store) applyBatch(records []batchlog.Record, x *extra) error {
+	row := s.undo.row.Load()
+	switch first := records[0].ID; {
+	case x.undo && row == 0:
+		row = uint64(first)
+		x.set(inverseRowKey(first), idBytes(0))
+	case !x.undo && row != 0:
+		x.set(inverseRowKey(batchlog.ID(row)), idBytes(first-1))
+		row = 0
+	}
 	b := s.db.NewBatch()
-	size, err := fill(b, records)
+	if x.blobs != nil || slices.ContainsFunc(records, func(r batchlog.Record) bool { return r.HasBlobs() }) {
+		s.blobIndex.Lock()
+		defer s.blobIndex.Unlock()
+	}
+	size, err := fill(b, records, x)
 	if err == nil {
 		err = s.db.Apply(b, pebble.NoSync)
 	}
@@ -64,8 +90,14 @@ func (s *Store) applyBatch(records []batchlog.Record) error {
 		return err
 	}
 	s.written.Add(int64(size))
+	s.undo.row.Store(row)
 	s.applied.Store(uint64(records[len(records)-1].ID))
 	return nil
+}
+
+func (x *extra) set(key, value []byte) {
+	x.puts = appendSet(x.puts, key, value)
+	x.count++
 }
 
 // Load makes the changes of ops and leaves the mark where it is: for a store that is not read before a commit follows, of which these are a part.
@@ -88,7 +120,7 @@ func (s *Store) Load(ops []byte, count int) error {
 }
 
 // fill makes b the changes of records. Their bytes are taken over as they are: ops are encoded as Pebble encodes them.
-func fill(b *pebble.Batch, records []batchlog.Record) (size int, err error) {
+func fill(b *pebble.Batch, records []batchlog.Record, x *extra) (size int, err error) {
 	data := b.Repr()
 	if len(data) != batchHead {
 		panic("batchlog: bug: batch is not empty")
@@ -101,7 +133,7 @@ func fill(b *pebble.Batch, records []batchlog.Record) (size int, err error) {
 		count += r.Count
 		if len(r.Meta) > 0 {
 			if r.HasBlobs() {
-				n, more, err := appendBlobIndex(data, r)
+				n, more, err := appendBlobIndex(data, r, &x.blobs)
 				if err != nil {
 					return 0, err
 				}
@@ -113,6 +145,12 @@ func fill(b *pebble.Batch, records []batchlog.Record) (size int, err error) {
 				count += 2
 			}
 		}
+	}
+	data = append(data, x.puts...)
+	count += x.count
+	for hash, note := range x.blobs {
+		data = appendSet(data, blobKey(hash), blobEntry(note.id, note.size))
+		count++
 	}
 	data = appendSet(data, appliedKey, idBytes(records[len(records)-1].ID))
 	count++

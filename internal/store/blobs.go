@@ -10,9 +10,9 @@ import (
 )
 
 // The store knows which blobs commits have referred to, and where from: what it is told with each put of a reference, in the same write. A
-// blob is in use as long as the log has a commit that refers to it, or one of the keys that it was put under still does.
+// blob is in use as long as the log has a commit that refers to it, or whose inverse does, or one of the keys that it was put under still does.
 //
-//	00 'b' hash       id of the newest commit that put a reference to the blob, 8 bytes; size, 8 bytes
+//	00 'b' hash       id of the newest commit that put a reference to the blob, or, where inverses are kept, overwrote one, 8 bytes; size, 8 bytes
 //	00 'r' hash key   nothing: a stored key that a reference was put under
 const (
 	blobTag    = 'b'
@@ -26,17 +26,37 @@ func blobRefKey(hash [blobHash]byte, key []byte) []byte {
 	return append(append([]byte{0, blobRefTag}, hash[:]...), key...)
 }
 
-// appendBlobIndex appends what the store is to know of the references in r, of which all ops are in memory.
-func appendBlobIndex(data []byte, r *batchlog.Record) (count int, _ []byte, err error) {
+// blobNotes are entries of blobs that are going to be written together; nil: none yet.
+type blobNotes map[[blobHash]byte]blobNote
+
+type blobNote struct {
+	id   batchlog.ID
+	size int64
+}
+
+// note notes that commit id has put a value, or overwrites it, if it is a reference.
+func (n *blobNotes) note(id batchlog.ID, kind batchlog.OpKind, value []byte) error {
+	ref, err := refOf(kind, value)
+	if ref == nil || err != nil {
+		return err
+	}
+	if *n == nil {
+		*n = blobNotes{}
+	}
+	(*n)[ref.Hash] = blobNote{max((*n)[ref.Hash].id, id), ref.Size}
+	return nil
+}
+
+// appendBlobIndex appends where the references in r, of which all ops are in memory, are from, and notes the rest.
+func appendBlobIndex(data []byte, r *batchlog.Record, notes *blobNotes) (count int, _ []byte, err error) {
 	err = r.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 		ref, err := refOf(kind, value)
 		if ref == nil || err != nil {
 			return err
 		}
-		data = appendSet(data, blobKey(ref.Hash), blobEntry(r.ID, ref.Size))
 		data = appendSet(data, blobRefKey(ref.Hash, key), nil)
-		count += 2
-		return nil
+		count++
+		return notes.note(r.ID, kind, value)
 	})
 	return count, data, err
 }
@@ -53,10 +73,12 @@ func refOf(kind batchlog.OpKind, value []byte) (*batchlog.BlobRef, error) {
 	return ref, err
 }
 
-// indexBlobs is appendBlobIndex for a chain, some at a time, before it is applied: that the store knows of a reference that is not there yet
+// indexBlobs does so for a chain, some at a time, before it is applied: that the store knows of a reference that is not there yet
 // does no harm.
 func (s *Store) indexBlobs(r *batchlog.Record) error {
 	const some = 1 << 20 // bytes written at once
+	s.blobIndex.Lock()
+	defer s.blobIndex.Unlock()
 	b := s.db.NewBatch()
 	defer func() { _ = b.Close() }() // applied or of no use
 	err := r.EachOp(func(kind batchlog.OpKind, key, value []byte) error {

@@ -34,6 +34,7 @@ type Options struct {
 	Logger        *slog.Logger
 	CacheBytes    int64       // of blocks; 0: DefaultCacheBytes
 	Base          batchlog.ID // an empty store stands at this commit
+	InverseLimit  int64       // of the size of the inverse of one commit; 0: DefaultInverseLimit
 	MemTableBytes int64       // after which changes are written to disk; what replay after a crash costs is some of these; 0: DefaultMemTableBytes
 }
 
@@ -43,6 +44,7 @@ type Options struct {
 //	00 't' token      id of the commit with that token, 8 bytes
 //	00 'i' id token   nothing; the tokens in the order of ids, to forget them with the log
 //	00 'b', 00 'r'    blobs and what refers to them: see blobs.go
+//	00 'U', 00 'u', 00 'w', 00 'x'  what commits have overwritten: see inverse.go
 var appliedKey = []byte{0, 'a'}
 
 const (
@@ -77,7 +79,14 @@ type Store struct {
 		tables map[[16]byte]*Tables
 	}
 	chain chainGate
-	open  struct { // what must be closed before Pebble is
+	undo  struct {
+		wanted   atomic.Bool   // inverses are kept from the next commit on that is applied
+		row      atomic.Uint64 // the first commit of the row of inverses that goes on; 0: none does
+		inverter inverter
+		sizes    inverseSizes
+	}
+	blobIndex sync.Mutex // held by who writes what the store knows of blobs
+	open      struct {   // what must be closed before Pebble is
 		sync.Mutex
 		snapshots map[*Snapshot]struct{}
 	}
@@ -91,7 +100,11 @@ func Open(o Options) (*Store, error) {
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = DefaultMemTableBytes
 	}
+	if o.InverseLimit == 0 {
+		o.InverseLimit = DefaultInverseLimit
+	}
 	s := &Store{opts: o, compactions: newCompactions()}
+	s.undo.sizes = defaultInverseSizes
 	s.fs = newPatientFS(o.FS, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
 	s.open.snapshots = map[*Snapshot]struct{}{}
 	s.staged.tables = map[[16]byte]*Tables{}
@@ -209,7 +222,7 @@ func (s *Store) readMark() error {
 		return err
 	}
 	s.applied.Store(binary.BigEndian.Uint64(value))
-	return nil
+	return s.readRow()
 }
 
 // Close lets go of the directory. What was applied but not flushed is lost, and is brought up from the log again. Snapshots

@@ -66,7 +66,7 @@ func (w *TableWriter) Add(kind batchlog.OpKind, key, value []byte) error {
 }
 
 func (w *TableWriter) add(kind batchlog.OpKind, key, value []byte) error {
-	if order := bytes.Compare(key, w.last); order < 0 || order == 0 && (w.put || kind == batchlog.OpDeleteRange) || w.tables.names == nil {
+	if w.tables.names == nil || newStretch(w.last, w.put, kind, key) {
 		if err := w.endTable(nil); err != nil {
 			return err
 		}
@@ -287,13 +287,18 @@ const chainBatchBytes = 1 << 20
 func (s *Store) chainBatchBytes() int64 { return min(chainBatchBytes, s.opts.MemTableBytes/16) }
 
 // applyChain makes the changes of a chain, and moves the mark, as one.
-func (s *Store) applyChain(r *batchlog.Record) error {
+func (s *Store) applyChain(r *batchlog.Record, undo bool) error {
 	if r.Chain.Bytes <= s.chainBatchBytes() {
 		whole, err := inMemory(r)
 		if err != nil {
 			return err
 		}
-		if err := s.applyBatch([]batchlog.Record{whole}); err != nil {
+		if undo {
+			_, err = s.applyInverted([]batchlog.Record{whole})
+		} else {
+			err = s.applyBatch([]batchlog.Record{whole}, &extra{})
+		}
+		if err != nil {
 			return err
 		}
 		s.forget(r.Chain.File)
@@ -308,6 +313,15 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 	if err != nil {
 		return err
 	}
+	stretches := slices.Clone(t.names)
+	if undo {
+		inverse, err := s.invertChain(r, len(stretches))
+		if err != nil {
+			return fmt.Errorf("keep what a chain overwrites: %w", err)
+		}
+		// Together: where the first of the tables are, the inverse is.
+		stretches[0] = append(slices.Clip(stretches[0]), inverse...)
+	}
 	// The tables come first and the mark, with the ops that came too late for the tables, after. Whoever reads between is shown
 	// the store as it was before. After a crash between, the tables may be there and the mark not: then the log is applied again from the mark on, all ops of the
 	// chain included, before anybody reads.
@@ -315,15 +329,20 @@ func (s *Store) applyChain(r *batchlog.Record) error {
 	if err != nil {
 		return err
 	}
-	for _, stretch := range t.names {
+	for _, stretch := range stretches {
 		if err := s.ingest(stretch); err != nil {
 			return fmt.Errorf("take in the tables of a chain: %w", err)
+		}
+	}
+	if undo {
+		if err := s.noteInverseBlobs(r.ID); err != nil {
+			return err
 		}
 	}
 	s.written.Add(r.Chain.Bytes)
 	rest := *r
 	rest.Chain, rest.Count = nil, r.Count-r.Chain.Count
-	if err := s.applyBatch([]batchlog.Record{rest}); err != nil {
+	if err := s.applyBatch([]batchlog.Record{rest}, &extra{undo: undo}); err != nil {
 		return err
 	}
 	s.endChain(before) // not after a failure: half of the chain may be there

@@ -19,7 +19,7 @@ var arrows = map[string][]string{
 
 	"internal/segment": {".", "bytewise"}, // the summary of a block names every space around an op: paths are bytewise
 	"internal/seglog":  {".", "internal/segment"},
-	"internal/store":   {"."},
+	"internal/store":   {".", "internal/chainsort"}, // the net effect of a commit, for its inverse
 	"internal/commit":  {"."},
 	"internal/tier":    {".", "internal/segment"},
 	"internal/opjson":  {"."},

@@ -1,0 +1,301 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/store"
+)
+
+// A backfill makes inverses of commits that have none: it replays the log, from commit 1 on, into a scratch store, which keeps inverses of just
+// these, and takes them over. Scratch store and database each say durably how far they are, so it goes on after a crash where it was:
+//
+//	undo/store      the scratch store; it is removed when nothing is missing any more
+//	undo/chains     tables that it makes of chains
+type backfilling struct {
+	sync.Mutex               // held while one is under way
+	hold       atomic.Uint64 // the first commit that is needed from the log
+}
+
+const (
+	// scratchBytes is the memory that the scratch store gathers changes in, and that it caches blocks in.
+	scratchBytes = 16 << 20
+	// takeOverEvery is after how many bytes of applied commits inverses are taken over.
+	takeOverEvery = 8 << 20
+	// scratchPoll is how often a backfill that is to end looks whether its scratch store waits for space.
+	scratchPoll = 50 * time.Millisecond
+)
+
+// Backfill is as batchlog.Undoer says.
+func (e *engine) Backfill(ctx context.Context, o batchlog.BackfillOptions) (err error) {
+	if !e.backfill.TryLock() {
+		return fmt.Errorf("backfill of inverses: another one is under way: %w", batchlog.ErrConflict)
+	}
+	defer e.backfill.Unlock()
+	if e.closed.Load() {
+		return batchlog.ErrClosed
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(e.ctx, func() { stop(batchlog.ErrClosed) })()
+	e.backfill.hold.Store(1)
+	defer e.backfill.hold.Store(math.MaxUint64)
+	if o.Limit == 0 {
+		o.Limit = math.MaxInt64
+	}
+	b := &backfill{e: e, o: o, dir: filepath.Join(e.dir, undoName)}
+	if err := b.run(ctx); err != nil {
+		return fmt.Errorf("backfill of inverses: %w", e.inverseError(chainError(err)))
+	}
+	return nil
+}
+
+type backfill struct {
+	e       *engine
+	o       batchlog.BackfillOptions
+	dir     string
+	scratch *store.Store
+	gaps    []batchlog.IDRange // without inverses, ascending
+	made    batchlog.ID
+	told    time.Time
+}
+
+func (b *backfill) run(ctx context.Context) (err error) {
+	if err := b.e.hold(ctx, batchlog.ReadOptions{}); err != nil {
+		return err
+	}
+	if err := b.find(); err != nil || len(b.gaps) == 0 {
+		return errors.Join(err, b.remove())
+	}
+	if b.e.log.Oldest() > 1 {
+		return &batchlog.InverseError{ID: b.gaps[0].First, Gone: true}
+	}
+	if err := b.open(); err != nil {
+		return err
+	}
+	defer func() {
+		if b.scratch != nil {
+			err = errors.Join(err, b.scratch.Close())
+		}
+	}()
+	// What an earlier one has made, and the database does not have yet.
+	if err := b.takeOver(); err != nil {
+		return err
+	}
+	if err := b.find(); err != nil {
+		return err
+	}
+	if len(b.gaps) > 0 && b.gaps[0].First <= b.scratch.Applied() { // it is too far
+		if err := errors.Join(b.scratch.Close(), b.remove()); err != nil {
+			return err
+		}
+		if err := b.open(); err != nil {
+			return err
+		}
+	}
+	defer b.endWaiting(ctx)()
+	if err := b.replay(ctx); err != nil {
+		return errors.Join(err, b.keep())
+	}
+	err = b.scratch.Close()
+	b.scratch = nil
+	return errors.Join(err, b.e.flush(ctx, b.e.store.Applied()), b.remove())
+}
+
+// find finds the gaps up to what is applied.
+func (b *backfill) find() error {
+	rows, err := b.e.store.Inverses()
+	if err != nil {
+		return err
+	}
+	b.gaps = nil
+	next := b.e.log.Oldest()
+	gap := func(last batchlog.ID) {
+		if next <= last {
+			b.gaps = append(b.gaps, batchlog.IDRange{First: next, Last: last})
+		}
+	}
+	for _, r := range rows {
+		gap(r.First - 1)
+		next = max(next, r.Last+1)
+	}
+	gap(b.e.store.Applied())
+	large, err := b.e.store.TooLarge()
+	if err != nil {
+		return err
+	}
+	for _, id := range large {
+		var missing *batchlog.InverseError
+		if _, err := b.e.store.Inverse(id); errors.As(err, &missing) && missing.Bytes > 0 && missing.Bytes <= b.o.Limit {
+			b.gaps = append(b.gaps, batchlog.IDRange{First: id, Last: id})
+		}
+	}
+	slices.SortFunc(b.gaps, func(x, y batchlog.IDRange) int { return int(x.First) - int(y.First) })
+	return nil
+}
+
+func (b *backfill) open() (err error) {
+	if err := makeDir(b.e.opts.FS, b.dir); err != nil {
+		return err
+	}
+	b.scratch, err = store.Open(store.Options{
+		FS: b.e.opts.FS, Dir: filepath.Join(b.dir, storeName), Staging: filepath.Join(b.dir, chainsName), Logger: b.e.opts.Logger,
+		CacheBytes: scratchBytes, MemTableBytes: scratchBytes, InverseLimit: b.o.Limit,
+	})
+	return err
+}
+
+// endWaiting closes the scratch store should it wait for space on the disk when ctx has ended. The function that it returns ends that.
+func (b *backfill) endWaiting(ctx context.Context) func() {
+	scratch, done := b.scratch, make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(scratchPoll):
+			}
+			if scratch.NoSpace() {
+				_ = scratch.Close() // what it lacks is made again
+				return
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// replay brings the scratch store up to the end of the last gap and takes over what it keeps.
+func (b *backfill) replay(ctx context.Context) (err error) {
+	if len(b.gaps) == 0 {
+		return nil
+	}
+	until := b.gaps[len(b.gaps)-1].Last
+	reader, err := b.e.log.Reader(batchlog.LogOptions{From: batchlog.After(b.scratch.Applied()), Until: until, Brief: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	bytes := int64(0)
+	for {
+		records, _, err := reader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return b.takeOver()
+		}
+		if err != nil {
+			return err
+		}
+		for len(records) > 0 {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			n := b.together(records)
+			for _, r := range records[:n] {
+				bytes += int64(r.Size())
+			}
+			if err := b.scratch.Apply(records[:n]); err != nil {
+				return err
+			}
+			records = records[n:]
+			b.tell(until)
+		}
+		if bytes >= takeOverEvery {
+			if err := b.takeOver(); err != nil {
+				return err
+			}
+			bytes = 0
+		}
+	}
+}
+
+// together is how many of the records are in the same gap, or in none; the scratch store keeps inverses just of those in gaps.
+func (b *backfill) together(records []batchlog.Record) int {
+	in := func(id batchlog.ID) int {
+		return slices.IndexFunc(b.gaps, func(g batchlog.IDRange) bool { return g.First <= id && id <= g.Last })
+	}
+	gap := in(records[0].ID)
+	b.scratch.SetUndo(gap >= 0)
+	if n := slices.IndexFunc(records, func(r batchlog.Record) bool { return in(r.ID) != gap }); n > 0 {
+		return n
+	}
+	return len(records)
+}
+
+// takeOver copies the inverses of commits in gaps that the scratch store has.
+func (b *backfill) takeOver() error {
+	rows, err := b.scratch.Inverses()
+	if err != nil {
+		return err
+	}
+	var left []batchlog.IDRange
+	for _, g := range b.gaps {
+		for _, r := range rows {
+			if r.First > g.First || r.Last < g.First {
+				continue
+			}
+			take := batchlog.IDRange{First: g.First, Last: min(g.Last, r.Last)}
+			if err := b.e.store.CopyInverses(b.scratch, take); err != nil {
+				return err
+			}
+			b.made += take.Last - take.First + 1
+			g.First = take.Last + 1
+		}
+		if g.First <= g.Last {
+			left = append(left, g)
+		}
+	}
+	b.gaps = left
+	return nil
+}
+
+// keep makes durable how far the scratch store is, unless the disk is full.
+func (b *backfill) keep() error {
+	if b.scratch.Failed() != nil || b.scratch.NoSpace() {
+		return nil
+	}
+	done, err := b.scratch.Flush()
+	if err != nil {
+		return nil // it is closed: what it lacks is made again
+	}
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-time.After(scratchPoll):
+			if b.scratch.Failed() != nil || b.scratch.NoSpace() {
+				return nil
+			}
+		}
+	}
+}
+
+func (b *backfill) remove() error {
+	if err := b.e.opts.FS.RemoveAll(b.dir); err != nil && !isNotExist(err) {
+		return fmt.Errorf("remove the scratch store: %w", err)
+	}
+	return nil
+}
+
+func (b *backfill) tell(until batchlog.ID) {
+	if b.o.Progress == nil {
+		return
+	}
+	if now := time.Now(); now.Sub(b.told) >= reportEvery {
+		b.told = now
+		b.o.Progress(batchlog.BackfillProgress{Replayed: b.scratch.Applied(), Until: until, Made: b.made})
+	}
+}
