@@ -167,6 +167,9 @@ func (e *engine) Configure(ctx context.Context, c batchlog.LogConfig, paths [][]
 		}
 	}
 	err = e.log.Configure(c)
+	if e.store.Undo() && !e.log.Config().Undo {
+		_ = e.lines.Hold(ctx, batchlog.ReadOptions{}) // so that what was acknowledged so far has its inverse; should ctx end, the last ones have none
+	}
 	if err == nil || !c.Undo { // else the disk may say that it is on
 		e.store.SetUndo(e.log.Config().Undo)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 
 	"github.com/bytespace/batchlog"
@@ -38,6 +39,7 @@ type Report struct {
 	Segments    int64
 	Bytes       int64 // of the log
 	Keys        int64 // in the store
+	Inverses    int64 // of commits, that the store has and that were compared with the log; none unless Complete
 	Blobs       int64 // that the commits and keys refer to
 	BlobBytes   int64 // of these
 	// Complete says that the log goes back to commit 1, so that every key of the store was compared. If not, keys that
@@ -84,7 +86,7 @@ func (r *Report) addError(err error) {
 }
 
 // Verify checks the log against itself, every byte of it, and the store against the log: all commits are applied once more,
-// to a scratch store in the database's directory, and compared with what the store shows at that commit. Writers and readers go on
+// to a scratch store in the database's directory, and compared with what the store shows at that commit, and what it says that they have overwritten. Writers and readers go on
 // meanwhile. The scratch store takes some 40 bytes a key and is removed afterwards.
 //
 // An error means that it could not be verified; what is wrong is in the report.
@@ -125,12 +127,13 @@ type fold struct {
 	scratch *store.Store
 	deleted []batchlog.KeyRange       // by range deletes of the log
 	ctx     context.Context           //nolint:containedctx // of one call
+	chains  map[batchlog.ID]bool      // that were too large to be applied at once
 	blobs   map[blob.Hash]batchlog.ID // that were checked; the newest commit that refers to each, as the store knows it
 }
 
 func (f *fold) run(ctx context.Context) error {
 	r := f.report
-	f.ctx, f.blobs = ctx, map[blob.Hash]batchlog.ID{}
+	f.ctx, f.blobs, f.chains = ctx, map[blob.Hash]batchlog.ID{}, map[batchlog.ID]bool{}
 	r.First, r.Last = f.engine.log.Oldest(), f.view.ID()
 	r.Complete = r.First == 1
 	if f.compare {
@@ -143,17 +146,22 @@ func (f *fold) run(ctx context.Context) error {
 		var err error
 		f.scratch, err = store.Open(store.Options{
 			FS: f.engine.opts.FS, Dir: dir, Logger: f.engine.opts.Logger, Base: r.First - 1, CacheBytes: 8 << 20, MemTableBytes: 16 << 20,
+			InverseLimit: math.MaxInt64,
 		})
 		if err != nil {
 			return fmt.Errorf("scratch store: %w", err)
 		}
 		defer f.scratch.Close()
+		f.scratch.SetUndo(r.Complete)
 	}
 	whole, err := f.apply(ctx)
 	if err != nil || !whole || !f.compare {
 		return err
 	}
-	return f.compareKeys(ctx)
+	if err := f.compareKeys(ctx); err != nil {
+		return err
+	}
+	return f.compareInverses(ctx)
 }
 
 // apply applies the commits of the log. whole is false if some can't be read, which is in the report.
@@ -202,7 +210,7 @@ func (f *fold) apply(ctx context.Context) (whole bool, err error) {
 	}
 }
 
-// The values of the scratch store: what the last op on a key was.
+// The values of the scratch store: what the last op on a key was. Where the log is complete nothing stands for a key that was deleted.
 const (
 	scratchDeleted = 0
 	scratchPut     = 1 // followed by the value's hash
@@ -238,7 +246,11 @@ func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
 			}
 			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, append([]byte{scratchPut}, hashOf(value)...))
 		case batchlog.OpDelete:
-			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, []byte{scratchDeleted})
+			if r.Complete {
+				ops = batchlog.AppendOp(ops, batchlog.OpDelete, key, nil)
+			} else {
+				ops = batchlog.AppendOp(ops, batchlog.OpPut, key, []byte{scratchDeleted})
+			}
 		case batchlog.OpDeleteRange:
 			ops = batchlog.AppendOp(ops, batchlog.OpDeleteRange, key, value)
 			f.deleted = append(f.deleted, batchlog.KeyRange{Low: bytes.Clone(key), High: bytes.Clone(value)})
@@ -247,6 +259,7 @@ func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
 		if rec.Chain == nil || len(ops) < scratchPiece {
 			return nil
 		}
+		f.chains[rec.ID] = true
 		err := f.load(ops, count)
 		ops, count = ops[:0], 0
 		return err
