@@ -310,3 +310,36 @@ func writeUntil(t *testing.T, db *DB, stop chan struct{}) {
 		}
 	}
 }
+
+// Verify tells of inverses that are not those of their commits.
+func TestVerifyInverses(t *testing.T) {
+	fill := func(db *DB, values ...string) *DB {
+		for _, v := range values {
+			if _, err := db.Root().Put(t.Context(), batchlog.K("key"), []byte(v)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return db
+	}
+	for name, other := range map[string][]string{
+		"another value": {"a", "x", "c", "d"},
+		"no change":     {"a", "a", "c", "d"},
+		"the same":      {"a", "b", "c", "d"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := fill(chainDB(t, Options{Log: batchlog.LogConfig{Undo: true}}), "a", "b", "c", "d")
+			from := fill(chainDB(t, Options{Log: batchlog.LogConfig{Undo: true}}), other...)
+			verified(t, db)
+			if err := from.Flush(t.Context()); err != nil { // applied
+				t.Fatal(err)
+			}
+			if err := db.engine.store.CopyInverses(from.engine.store, batchlog.IDRange{First: 1, Last: 4}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := db.Verify(t.Context(), VerifyOptions{})
+			if err != nil || (len(r.Problems) == 0) != (name == "the same") || r.Inverses != 4 {
+				t.Errorf("%d inverses, problems %v, %v", r.Inverses, r.Problems, err)
+			}
+		})
+	}
+}
