@@ -57,6 +57,7 @@ var testArrows = map[string][]string{
 	"task":  {"local"},
 
 	"history": {"local"},
+	"undo":    {"local"},
 
 	"task/subprocess": {"local"},
 	"internal/opjson": {"local"},
@@ -89,6 +90,7 @@ var testModules = map[string][]string{
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
 	"history":         {vfs},
+	"undo":            {vfs},
 	"task/subprocess": {vfs},
 	"internal/opjson": {vfs},
 }
