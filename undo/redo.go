@@ -43,6 +43,7 @@ func undoOf(ctx context.Context, db *batchlog.DB, id batchlog.ID) (batchlog.ID, 
 	}
 	var newest batchlog.ID
 	var standing []batchlog.ID // undos of id that were not taken back, ascending
+	in := []batchlog.ID{id}    // what brought id about: itself, and what has taken back an undo of it
 	if id < head {
 		for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(id), Until: head, Brief: true}) {
 			if err != nil {
@@ -52,10 +53,14 @@ func undoOf(ctx context.Context, db *batchlog.DB, id batchlog.ID) (batchlog.ID, 
 				continue
 			}
 			undone := parseIDs(c.Labels[LabelUndo])
-			if again := parseIDs(c.Labels[LabelRedo]); len(undone)+len(again) > 0 {
+			again := parseIDs(c.Labels[LabelRedo])
+			if n := len(standing); n > 0 {
 				standing = slices.DeleteFunc(standing, func(u batchlog.ID) bool { return slices.Contains(undone, u) || slices.Contains(again, u) })
+				if len(standing) < n {
+					in = append(in[:1], c.ID)
+				}
 			}
-			if slices.Contains(undone, id) {
+			if slices.ContainsFunc(undone, func(u batchlog.ID) bool { return slices.Contains(in, u) }) {
 				newest = c.ID
 				standing = append(standing, c.ID)
 			}
