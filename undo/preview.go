@@ -56,6 +56,15 @@ func PreviewUndo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options
 	return p, err
 }
 
+// PreviewRedo is [PreviewUndo] of [Redo].
+func PreviewRedo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (*Preview, error) {
+	id, err := undoOf(ctx, db, id)
+	if err != nil {
+		return nil, err
+	}
+	return PreviewUndo(ctx, db, id, o)
+}
+
 // preview finds the keys that were changed since, and how many there are in all.
 func (t *taking) preview(ctx context.Context, view batchlog.Snapshot) (conflicts []change, keys int, err error) {
 	if !t.large {
