@@ -4,140 +4,92 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/bytespace/batchlog"
 )
 
-// Bounds of a cascade, which is held in memory and committed as one batch. They are variables for tests.
-var (
-	cascadeCommits = 2000 // their ids stand in a label
-	cascadeKeys    = 500_000
-	cascadeBytes   = 32 << 20
-)
-
-const hintCascade = "go back to the commit before with To"
-
-// A cascade is a commit with the later ones that changed the same keys, each of which brings all keys that it changed, so that none of them is left in part. A commit is in it if,
-// when it was made, one of the keys of the cascade so far was changed by it: one pass over the log, upwards, finds them all. Nobody else has changed these keys since, so
-// there are no conflicts. What a key gets back is what the first of them that changed it has overwritten.
+// A cascade is a commit that is taken back with the later ones that have changed the same keys, and with those that have changed theirs. Whatever it takes back is
+// in it as a whole, and nobody else has changed any of its keys since: so there are no conflicts, and each key gets the value that it had before the first
+// of these commits that changed it.
 type cascade struct {
-	db     *batchlog.DB
-	ids    []batchlog.ID     // ascending
-	old    map[string]stored // of each key
-	sorted []string          // the keys, for range deletes; nil: to be made
-	seen   batchlog.ID       // the commit up to which the log was looked through
-	bytes  int
+	db      *batchlog.DB
+	commits []batchlog.ID // oldest first
+	at      batchlog.ID   // the commit up to which the log was looked through
+	olds    map[string][]byte
+	size    int
+	sorted  [][]byte // the keys in order; nil: to be made again
 }
 
-func newCascade(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*cascade, error) {
-	c := &cascade{db: db, old: map[string]stored{}, seen: id}
-	return c, c.join(ctx, id, false)
+func newCascade(t *taking) (*cascade, error) {
+	if t.large {
+		return nil, errCascadeLarge
+	}
+	c := &cascade{db: t.db, commits: []batchlog.ID{t.id}, at: t.id, olds: map[string][]byte{}}
+	for _, change := range t.changes {
+		if err := c.add(change.key, change.old); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
-// join adds a commit; related says that it does so only if the commit has changed a key of the cascade, which not every op on one does.
-func (c *cascade) join(ctx context.Context, id batchlog.ID, related bool) (err error) {
-	in, err := c.db.Inverse(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	r := inverse{ctx: ctx, in: in}
-	joined := !related
-	var waiting []change // until one of the keys is known to be in the cascade
-	for {
-		key, old, err := r.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		_, known := c.old[string(key)]
-		joined = joined || known
-		if waiting = append(waiting, change{key: key, old: old}); len(waiting) > cascadeKeys {
-			return c.tooLarge("keys of a cascade", len(waiting), cascadeKeys)
-		}
-		if joined {
-			if err := c.add(waiting); err != nil {
-				return err
-			}
-			waiting = waiting[:0]
-		}
-	}
-	if joined {
-		c.ids, c.sorted = append(c.ids, id), nil
-		if len(c.ids) > cascadeCommits {
-			return c.tooLarge("commits of a cascade", len(c.ids), cascadeCommits)
-		}
-	}
-	return nil
-}
+var errCascadeLarge = &batchlog.LimitError{What: "undo with all that follows from it, in keys", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
 
-func (c *cascade) add(overwritten []change) error {
-	for _, o := range overwritten {
-		if _, known := c.old[string(o.key)]; known {
-			continue // an earlier commit has overwritten what it gets back
-		}
-		// The memory of an inverse is that of whole blocks.
-		c.old[string(o.key)] = stored{bytes.Clone(o.old.value), o.old.has}
-		if c.bytes += o.size(); c.bytes > cascadeBytes {
-			return c.tooLarge("bytes of a cascade", c.bytes, cascadeBytes)
-		}
-	}
-	if len(c.old) > cascadeKeys {
-		return c.tooLarge("keys of a cascade", len(c.old), cascadeKeys)
-	}
-	return nil
-}
-
-func (c *cascade) tooLarge(what string, size, limit int) error {
-	return &batchlog.LimitError{What: what, Size: int64(size), Limit: int64(limit), Hint: hintCascade}
-}
-
-// extend looks through the log up to commit until.
-func (c *cascade) extend(ctx context.Context, until batchlog.ID) error {
-	if c.seen >= until {
+// add adds a key that a commit of the cascade has changed; the first one counts.
+func (c *cascade) add(key, old []byte) error {
+	if _, ok := c.olds[string(key)]; ok {
 		return nil
 	}
-	for commit, err := range c.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(c.seen), Until: until, Brief: true}) {
-		if err != nil {
-			return err
-		}
-		touched, err := c.touches(ctx, commit)
-		if err == nil && touched {
-			err = c.join(ctx, commit.ID, true)
-		}
-		if err != nil {
-			return fmt.Errorf("commit %d: %w", commit.ID, err)
-		}
+	c.olds[string(key)], c.sorted = old, nil
+	if c.size += len(key) + len(old); c.size > smallBytes || len(c.olds) > smallKeys {
+		return errCascadeLarge
 	}
-	c.seen = until
 	return nil
 }
 
-var errEnough = errors.New("enough")
-
-// touches reports whether an op of the commit is on a key of the cascade.
-func (c *cascade) touches(ctx context.Context, commit *batchlog.Commit) (bool, error) {
-	if commit.Chained() && !slices.ContainsFunc(commit.Spans(), func(r batchlog.KeyRange) bool { return c.anyIn(r.Low, r.High) }) {
-		return false, nil // without reading it
+// follow adds the commits up to head that belong to the cascade.
+func (c *cascade) follow(ctx context.Context, head batchlog.ID) error {
+	if c.at >= head {
+		return nil
 	}
-	err := commit.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
-		touched := false
-		if kind == batchlog.OpDeleteRange {
-			touched = c.anyIn(key, value)
-		} else {
-			_, touched = c.old[string(key)]
+	for commit, err := range c.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(c.at), Until: head, Brief: true}) {
+		if err != nil {
+			return err
 		}
-		if touched {
+		touches, err := c.touched(commit)
+		if err == nil && touches {
+			err = c.join(ctx, commit.ID)
+		}
+		if err != nil {
+			return err
+		}
+		c.at = commit.ID
+	}
+	c.at = head
+	return nil
+}
+
+// touched reports whether a commit has an op on one of the keys.
+func (c *cascade) touched(commit *batchlog.Commit) (bool, error) {
+	err := commit.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		if kind != batchlog.OpDeleteRange {
+			if _, ok := c.olds[string(key)]; ok {
+				return errEnough
+			}
+			return nil
+		}
+		if c.sorted == nil {
+			for key := range c.olds {
+				c.sorted = append(c.sorted, []byte(key))
+			}
+			slices.SortFunc(c.sorted, bytes.Compare)
+		}
+		i, _ := slices.BinarySearchFunc(c.sorted, key, bytes.Compare)
+		if i < len(c.sorted) && bytes.Compare(c.sorted[i], value) < 0 {
 			return errEnough
 		}
-		return ended(ctx)
+		return nil
 	})
 	if errors.Is(err, errEnough) {
 		return true, nil
@@ -145,77 +97,59 @@ func (c *cascade) touches(ctx context.Context, commit *batchlog.Commit) (bool, e
 	return false, err
 }
 
-// anyIn reports whether a key of the cascade is from low on and below high.
-func (c *cascade) anyIn(low, high []byte) bool {
-	if c.sorted == nil {
-		c.sorted = c.keys()
+// join adds a commit with an op on one of the keys, if it has changed one.
+func (c *cascade) join(ctx context.Context, id batchlog.ID) error {
+	var changes []change
+	changed, size := false, 0
+	err := eachInverse(ctx, c.db, id, func(key, old []byte) error {
+		if _, ok := c.olds[string(key)]; ok {
+			changed = true
+		}
+		if size += len(key) + len(old); size > smallBytes || len(changes) > smallKeys {
+			return errCascadeLarge
+		}
+		changes = append(changes, change{key: key, old: old})
+		return nil
+	})
+	if err != nil || !changed {
+		return err
 	}
-	i, _ := slices.BinarySearch(c.sorted, string(low))
-	return i < len(c.sorted) && c.sorted[i] < string(high)
+	c.commits = append(c.commits, id)
+	for _, change := range changes {
+		if err := c.add(change.key, change.old); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (c *cascade) keys() []string { return slices.Sorted(maps.Keys(c.old)) }
-
-// newest are the ids, the newest first.
-func (c *cascade) newest() []batchlog.ID {
-	ids := slices.Clone(c.ids)
+// newestFirst are the commits that are taken back.
+func (c *cascade) newestFirst() []batchlog.ID {
+	ids := slices.Clone(c.commits)
 	slices.Reverse(ids)
 	return ids
 }
 
-// cascade takes the commit back with all that changed its keys since.
-func (u *undoing) cascade(ctx context.Context) (batchlog.ID, error) {
-	c, err := newCascade(ctx, u.db, u.id)
+// cascade takes the commit back with all that follows from it.
+func (t *taking) cascade(ctx context.Context, o Options) (batchlog.ID, error) {
+	c, err := newCascade(t)
 	if err != nil {
 		return 0, err
 	}
-	id, err := u.db.Update(ctx, func(tx *batchlog.Tx) error {
-		if err := u.begin(ctx, tx.Base()); err != nil {
+	if len(c.olds) == 0 {
+		return t.db.Write(ctx, &batchlog.Batch{Token: o.Token, Labels: o.labels(LabelUndo, t.id.String())})
+	}
+	return t.db.Update(ctx, func(tx *batchlog.Tx) error {
+		if err := c.follow(ctx, tx.Base()); err != nil {
 			return err
 		}
-		if err := c.extend(ctx, tx.Base()); err != nil {
-			return err
-		}
-		// Where others commit meanwhile it is tried again, and goes on in the log where it was.
-		for _, k := range c.keys() {
-			key := []byte(k)
-			has, err := heldIn(tx, key)
-			if err != nil {
+		for key, old := range c.olds {
+			if _, err := tx.Stored([]byte(key)); err != nil && !errors.Is(err, batchlog.ErrNotFound) { // nobody has written it since
 				return err
 			}
-			if !has.equal(c.old[k]) {
-				write(tx, key, c.old[k])
-			}
+			putBack(tx, change{key: []byte(key), old: old})
 		}
-		u.name(c.newest())
-		u.sign(tx)
+		setLabels(tx, o.Token, o.labels(LabelUndo, idsText(c.newestFirst())))
 		return nil
 	})
-	if err == nil && id == 0 {
-		id, err = u.empty(ctx)
-	}
-	return id, err
-}
-
-// name has the labels say which commits are taken back; of a redo, which besides.
-func (u *undoing) name(ids []batchlog.ID) {
-	if _, redo := u.labels[LabelRedo]; redo {
-		ids = ids[:len(ids)-1]
-		if len(ids) == 0 {
-			delete(u.labels, LabelUndo)
-			return
-		}
-	}
-	u.labels[LabelUndo] = joinIDs(ids)
-}
-
-func joinIDs(ids []batchlog.ID) string {
-	var b strings.Builder
-	for i, id := range ids {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(id.String())
-	}
-	return b.String()
 }

@@ -3,150 +3,107 @@ package undo
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/bytespace/batchlog"
 )
 
-// A Conflict is a key that no longer holds what the commit has left there.
+// A Conflict is a key that does not hold any more what a commit left there.
 type Conflict struct {
 	Space *batchlog.Space
 	Key   batchlog.Key
-	ID    batchlog.ID // the newest commit that wrote the key since, put, deleted, or by a range delete; 0: the log no longer says
+	ID    batchlog.ID // the newest commit that wrote the key since; 0: the log has none
 }
 
-// String is the conflict for people.
-func (c Conflict) String() string {
-	return fmt.Sprintf("%s in space %s, which commit %d wrote since", c.Key, c.Space, c.ID)
-}
+// String is space, key and commit.
+func (c Conflict) String() string { return fmt.Sprintf("%s in %s, by commit %d", c.Key, c.Space, c.ID) }
 
-// MaxConflicts bounds the conflicts that a ConflictError, or an Outcome, names.
-const MaxConflicts = 1000
+// conflictsMax bounds the conflicts of a ConflictError.
+const conflictsMax = 1000
 
-// A ConflictError says why a commit can't be taken back as it is: others have changed what it has left. Nothing was written. It is a [batchlog.ErrConflict].
+// A ConflictError says why a commit can't be taken back as it is: later ones have changed the same keys. It is a batchlog.ErrConflict. Take these back first (newest
+// first, or all with [Options.Cascade]), or take back what is unchanged ([Options.Force]).
 type ConflictError struct {
 	ID        batchlog.ID // the commit that was to be taken back
-	Conflicts []Conflict  // in the order of keys; the first MaxConflicts
-	More      int         // how many there are beyond
+	Conflicts []Conflict  // in the order of keys, 1,000 at most
+	More      int         // that are not in Conflicts
 }
 
 func (e *ConflictError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "undo of commit %d: conflict: ", e.ID)
-	if n := len(e.Conflicts) + e.More; n == 1 {
-		b.WriteString("a key has changed since: ")
-	} else {
-		fmt.Fprintf(&b, "%d keys have changed since: ", n)
+	what := "a key was"
+	if n := len(e.Conflicts) + e.More; n > 1 {
+		what = fmt.Sprintf("%d keys were", n)
 	}
-	const some = 3
-	for i, c := range e.Conflicts[:min(some, len(e.Conflicts))] {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		b.WriteString(c.String())
+	s := fmt.Sprintf("commit %d can't be taken back: %s changed since", e.ID, what)
+	if len(e.Conflicts) > 0 {
+		s += ": " + e.Conflicts[0].String()
 	}
-	if more := len(e.Conflicts) + e.More - some; more > 0 {
-		fmt.Fprintf(&b, "; and %d more", more)
+	if len(e.Conflicts)+e.More > 1 {
+		s += ", …"
 	}
-	b.WriteString("; Force leaves what has changed, Cascade takes the later commits back as well")
-	return b.String()
+	return s
 }
 
-// Is reports whether target is [batchlog.ErrConflict].
+// Is reports whether target is batchlog.ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == batchlog.ErrConflict }
 
-// ErrNotUndone says that there is nothing to redo: the commit is no undo, and no undo of it is in the log.
-var ErrNotUndone = errors.New("not undone")
+// conflictError is the *ConflictError about some keys, as of commit base.
+func (t *taking) conflictError(ctx context.Context, base batchlog.ID, conflicts []change) error {
+	e := &ConflictError{ID: t.id}
+	if n := len(conflicts); n > conflictsMax {
+		conflicts, e.More = conflicts[:conflictsMax], n-conflictsMax
+	}
+	var err error
+	if e.Conflicts, err = t.conflicts(ctx, base, conflicts); err != nil {
+		return err
+	}
+	return e
+}
 
-// ErrNothing says that a stack has nothing to undo, or to redo.
-var ErrNothing = errors.New("nothing there")
-
-// conflictsOf are the conflicts on stored keys, which are sorted, with the commits between id and until, both included, that wrote them.
-func conflictsOf(ctx context.Context, db *batchlog.DB, keys [][]byte, id, until batchlog.ID) ([]Conflict, error) {
-	list, err := namesOf(db, keys)
-	if err != nil || len(list) == 0 {
+// conflicts are the keys with the commits that changed them, as of commit base.
+func (t *taking) conflicts(ctx context.Context, base batchlog.ID, changes []change) ([]Conflict, error) {
+	ids, err := t.writers(ctx, base, changes)
+	if err != nil {
 		return nil, err
 	}
-	return list, writersOf(ctx, db, keys, list, id, until)
-}
-
-func namesOf(db *batchlog.DB, keys [][]byte) ([]Conflict, error) {
-	list := make([]Conflict, len(keys))
-	for i, key := range keys {
-		var err error
-		if list[i].Space, list[i].Key, err = db.SplitStored(key); err != nil {
+	var all []Conflict
+	for i, c := range changes {
+		s, key, err := t.db.SplitStored(c.key)
+		if err != nil {
 			return nil, err
 		}
+		all = append(all, Conflict{s, bytes.Clone(key), ids[i]})
 	}
-	return list, nil
+	return all, nil
 }
 
-// spacesMax is up to how many spaces a tail is asked for those alone.
-const spacesMax = 32
-
-// writersOf sets the ids of list, which is about keys.
-func writersOf(ctx context.Context, db *batchlog.DB, keys [][]byte, list []Conflict, id, until batchlog.ID) error {
-	if id > until {
-		return nil
+// writers are the newest commits after the one that is taken back, up to base, that wrote the keys.
+func (t *taking) writers(ctx context.Context, base batchlog.ID, changes []change) ([]batchlog.ID, error) {
+	ids := make([]batchlog.ID, len(changes))
+	spaces, err := spacesOf(t.db, changes)
+	if err != nil || base <= t.id {
+		return ids, err
 	}
-	o := batchlog.TailOptions{From: batchlog.At(id), Until: until, Brief: true}
-	for _, c := range list { // sorted by space
-		if n := len(o.Spaces); n == 0 || string(o.Spaces[n-1].Stored()) != string(c.Space.Stored()) {
-			o.Spaces = append(o.Spaces, c.Space)
-		}
-	}
-	if len(o.Spaces) > spacesMax {
-		o.Spaces = nil
-	}
-	for c, err := range db.Tail(ctx, o) {
+	keys := keyed(changes)
+	for c, err := range t.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(t.id), Until: base, Spaces: spaces, Brief: true}) {
 		if err != nil {
-			return err
-		}
-		if c.Chained() && !slices.ContainsFunc(c.Spans(), func(r batchlog.KeyRange) bool { return anyIn(keys, r.Low, r.High) }) {
-			continue
+			return nil, err
 		}
 		err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
-			if err := ended(ctx); err != nil {
-				return err
+			if kind != batchlog.OpDeleteRange {
+				if i, ok := keys.find(key); ok {
+					ids[i] = c.ID
+				}
+				return nil
 			}
-			i, _ := find(keys, key)
-			for ; i < len(keys) && covers(kind, key, value, keys[i]); i++ {
-				list[i].ID = c.ID
+			for i := keys.from(key); i < len(changes) && bytes.Compare(changes[i].key, value) < 0; i++ {
+				ids[i] = c.ID
 			}
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("commit %d: %w", c.ID, err)
+			return nil, err
 		}
 	}
-	return nil
-}
-
-// find is where key is among keys, which are sorted, or would be.
-func find(keys [][]byte, key []byte) (int, bool) {
-	return slices.BinarySearchFunc(keys, key, bytes.Compare)
-}
-
-func anyIn(keys [][]byte, low, high []byte) bool {
-	i, _ := find(keys, low)
-	return i < len(keys) && string(keys[i]) < string(high)
-}
-
-// covers reports whether an op is on a stored key.
-func covers(kind batchlog.OpKind, key, value, on []byte) bool {
-	if kind == batchlog.OpDeleteRange {
-		return string(key) <= string(on) && string(on) < string(value)
-	}
-	return string(key) == string(on)
-}
-
-// ended is why ctx has ended, or nil.
-func ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return context.Cause(ctx)
+	return ids, nil
 }

@@ -5,191 +5,223 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 
 	"github.com/bytespace/batchlog"
 )
 
+// A commit that has changed too much for a transaction is taken back by a chain: its inverse is streamed into it. Which keys hold still what the commit left is
+// told by the log: those that no later commit has written. The others, which must be few enough for memory, are compared.
+
 const (
-	// largeTries bounds how often a chain is built, where others keep writing between its keys.
+	// largeTries is how often a chain that loses to other commits is made.
 	largeTries = 8
-	// rangesMax bounds the ranges that a chain depends on.
-	rangesMax = 256
-	// leftBytesMax bounds the keys that Force leaves, in memory until the commit is there.
-	leftBytesMax = 64 << 20
-	// groupBytes is how much of the changes is compared at once with what is there.
-	groupKeys, groupBytes = 1024, 1 << 20
+	// laterBytes bounds the keys that later commits have written, in memory.
+	laterBytes = 64 << 20
 )
 
-// large takes the changes of a commit back by a chain.
-func (u *undoing) large(ctx context.Context, t *target) (batchlog.ID, error) {
+// undoLarge takes the commit back by a chain.
+func (t *taking) undoLarge(ctx context.Context, o Options, labels map[string]string) (batchlog.ID, error) {
 	for try := 1; ; try++ {
-		id, err := u.tryLarge(ctx, t)
-		var conflict *ConflictError
-		var refused *batchlog.HookError
-		if !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &conflict) || errors.As(err, &refused) || errors.Is(err, errMoved) {
+		id, err := t.tryLarge(ctx, o, labels)
+		if conflict := (*ConflictError)(nil); err == nil || !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &conflict) {
 			return id, err
 		}
 		if try == largeTries {
-			return 0, fmt.Errorf("undo of commit %d, after %d tries, as others write between its keys all the time: %w; try again when less is written there", u.id, try, err)
+			return 0, fmt.Errorf("lost to other commits %d times: %w", try, err)
 		}
 	}
 }
 
-func (u *undoing) tryLarge(ctx context.Context, t *target) (_ batchlog.ID, err error) {
-	snap, err := u.db.Engine().View(ctx, batchlog.ReadOptions{Plain: true})
+func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]string) (id batchlog.ID, err error) {
+	view, err := t.db.Engine().View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, snap.Close()) }()
-	if err := u.begin(ctx, snap.ID()); err != nil {
-		return 0, err
-	}
-	chain, err := u.db.Chain(ctx)
+	defer func() { err = errors.Join(err, view.Close()) }()
+	later, err := t.later(ctx, view.ID())
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, chain.Close()) }()
-	chain.Token, chain.Labels, chain.Progress = u.o.Token, u.labels, u.o.Progress
-
-	var w comparison
-	reads := &batchlog.Reads{Base: snap.ID()}
-	err = t.compare(ctx, snap, func(c *change, same bool) error {
-		reads.Ranges = widen(reads.Ranges, c.key)
-		if !same {
-			return w.leave(c.key, u.o.Force)
+	c, err := t.db.Chain(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	c.Token, c.Labels, c.Progress = o.Token, labels, o.Progress
+	var conflicts []change
+	var spans spans
+	taken := false
+	err = eachInverse(ctx, t.db, t.id, func(key, old []byte) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if len(w.left) > 0 && !u.o.Force {
-			return nil // the rest is looked through to count the conflicts
+		ch := change{key: key, old: old}
+		conflict, err := later.conflict(ctx, view, &ch)
+		if err != nil {
+			return err
 		}
-		write(chain, c.key, c.old)
-		return chain.Err()
+		if conflict {
+			if len(conflicts) >= smallKeys {
+				return &batchlog.LimitError{What: "keys that were changed since", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
+			}
+			conflicts = append(conflicts, ch)
+			return nil
+		}
+		taken = true
+		putBack(c, ch)
+		return errors.Join(spans.add(key), c.Err())
 	})
 	if err != nil {
 		return 0, err
 	}
-	if len(w.left) > 0 && !u.o.Force {
-		return 0, u.conflict(ctx, w.left, w.more, snap.ID())
+	if !taken || len(conflicts) > 0 && !o.Force {
+		return 0, t.conflictError(ctx, view.ID(), conflicts)
 	}
-	var id batchlog.ID
-	if chain.Len() == 0 {
-		id, err = u.empty(ctx)
-	} else {
-		chain.Depends(reads)
-		id, err = chain.Commit(ctx)
+	c.Depends(&batchlog.Reads{Base: view.ID(), Ranges: spans})
+	if id, err = c.Commit(ctx); err != nil || len(conflicts) == 0 || o.Left == nil {
+		return id, err
 	}
-	if err == nil {
-		u.tell(ctx, w.left, snap.ID())
-	}
-	return id, err
+	return id, t.tellLeft(ctx, id, view.ID(), conflicts, o.Left)
 }
 
-// A comparison collects the keys that don't hold what a commit has left.
-type comparison struct {
-	left  [][]byte
-	more  int // beyond, where only MaxConflicts are named
-	bytes int
-}
+// spans are ranges around keys that come in order: one a space, as long as these are few.
+type spans []batchlog.KeyRange
 
-// leave adds a key; all says that all of them are needed.
-func (w *comparison) leave(key []byte, all bool) error {
-	if !all && len(w.left) == MaxConflicts {
-		w.more++
+func (s *spans) add(key []byte) error {
+	path, _, err := batchlog.SplitKey(key)
+	if err != nil {
+		return err
+	}
+	high := append(bytes.Clone(key), 0)
+	if n := len(*s); n > 0 && (bytes.HasPrefix((*s)[n-1].Low, path) || n == batchlog.ChainSpansMax) {
+		(*s)[n-1].High = high
 		return nil
 	}
-	w.left = append(w.left, bytes.Clone(key))
-	if w.bytes += len(key) + 24; w.bytes > leftBytesMax {
-		return &batchlog.LimitError{What: "keys that Force leaves", Size: int64(w.bytes), Limit: leftBytesMax, Hint: "go back to the commit before with To, and bring back what came since"}
-	}
+	*s = append(*s, batchlog.KeyRange{Low: bytes.Clone(key), High: high})
 	return nil
 }
 
-// widen adds a key, which comes after all before, to ranges: one a space, as others may write between as well, and a chain can't depend on any number of keys.
-func widen(ranges []batchlog.KeyRange, key []byte) []batchlog.KeyRange {
-	high := append(bytes.Clone(key), 0)
-	if n := len(ranges); n > 0 {
-		last := &ranges[n-1]
-		path, _, err := batchlog.SplitKey(last.Low)
-		if n == rangesMax || err == nil && bytes.HasPrefix(key, path) {
-			last.High = high
-			return ranges
-		}
-	}
-	return append(ranges, batchlog.KeyRange{Low: high[:len(key):len(key)], High: high})
+// later is what commits after the one that is taken back have written within its spaces.
+type later struct {
+	keys   map[string]bool
+	ranges []batchlog.KeyRange
+	left   map[string][]byte // of these keys: what the commit has left there; none: nothing
 }
 
-// compare visits all changes of the commit, sorted by key, with whether snap still holds what the commit has left. What it is given is valid during the call.
-func (t *target) compare(ctx context.Context, snap batchlog.Snapshot, visit func(c *change, same bool) error) (err error) {
-	in, err := t.changes(ctx)
-	if err != nil {
-		return err
+// later looks through the log from behind the commit up to head.
+func (t *taking) later(ctx context.Context, head batchlog.ID) (*later, error) {
+	l := &later{keys: map[string]bool{}, left: map[string][]byte{}}
+	if head <= t.id {
+		return l, nil
 	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	var group []change
-	for {
-		group = group[:0]
-		size := 0
-		for len(group) < groupKeys && size < groupBytes {
-			c, err := in.next()
-			if errors.Is(err, io.EOF) {
-				break
+	within, err := around(t.commit)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	note := func(kind batchlog.OpKind, key, value []byte) error {
+		high := value
+		if kind != batchlog.OpDeleteRange {
+			if l.keys[string(key)] {
+				return nil
 			}
-			if err != nil {
-				return err
-			}
-			group = append(group, c)
-			size += c.size()
+			high = append(bytes.Clone(key), 0)
 		}
-		if len(group) == 0 {
+		if !slices.ContainsFunc(within, func(r batchlog.KeyRange) bool {
+			return bytes.Compare(r.Low, high) < 0 && bytes.Compare(key, r.High) < 0
+		}) {
 			return nil
 		}
-		if err := compareGroup(ctx, snap, group, visit); err != nil {
-			return err
+		if size += len(key) + len(high) + 64; size > laterBytes {
+			return &batchlog.LimitError{What: "keys written since, in bytes", Size: int64(size), Limit: laterBytes, Hint: "bring back an earlier state with To"}
+		}
+		if kind != batchlog.OpDeleteRange {
+			l.keys[string(key)] = true
+			return nil
+		}
+		l.ranges = append(l.ranges, batchlog.KeyRange{Low: bytes.Clone(key), High: bytes.Clone(high)})
+		return nil
+	}
+	for c, err := range t.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(t.id), Until: head, Brief: true}) {
+		if err == nil {
+			err = c.EachStored(note)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
+	return l, l.findLeft(t.commit)
 }
 
-// compareGroup is compare for some changes. Mostly the keys of a large commit lie beside one another: then a scan is several times as fast as reading each, and elsewhere it
-// asks once. Where there are many others between them it gives up.
-func compareGroup(ctx context.Context, snap batchlog.Snapshot, group []change, visit func(c *change, same bool) error) (err error) {
-	cursor, err := snap.Scan(ctx, group[0].key, append(bytes.Clone(group[len(group)-1].key), 0), false)
-	if err != nil {
-		return err
+// around are ranges that hold the keys of a commit.
+func around(c *batchlog.Commit) ([]batchlog.KeyRange, error) {
+	if c.Chained() {
+		return c.Spans(), nil
 	}
-	defer func() { err = errors.Join(err, cursor.Close()) }()
-	key, value, err := cursor.Next()
-	for others, i := 0, 0; i < len(group); {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
+	var all batchlog.KeyRange
+	err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		high := value
+		if kind != batchlog.OpDeleteRange {
+			high = append(bytes.Clone(key), 0)
 		}
-		c := &group[i]
-		var has stored
+		if all.Low == nil || bytes.Compare(key, all.Low) < 0 {
+			all.Low = bytes.Clone(key)
+		}
+		if bytes.Compare(high, all.High) > 0 {
+			all.High = bytes.Clone(high)
+		}
+		return nil
+	})
+	return []batchlog.KeyRange{all}, err
+}
+
+// has reports whether a key was written.
+func (l *later) has(key []byte) bool {
+	return l.keys[string(key)] || slices.ContainsFunc(l.ranges, func(r batchlog.KeyRange) bool {
+		return bytes.Compare(r.Low, key) <= 0 && bytes.Compare(key, r.High) < 0
+	})
+}
+
+// findLeft finds what the commit has left under the keys.
+func (l *later) findLeft(c *batchlog.Commit) error {
+	if len(l.keys) == 0 && len(l.ranges) == 0 {
+		return nil
+	}
+	size := 0
+	return c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
 		switch {
-		case err == nil && string(key) < string(c.key):
-			if others++; others < 2*len(group)+64 {
-				key, value, err = cursor.Next()
-				continue
+		case kind == batchlog.OpDeleteRange:
+			for k := range l.left {
+				if string(key) <= k && k < string(value) {
+					delete(l.left, k)
+				}
 			}
-			var getErr error
-			if has, getErr = heldAt(ctx, snap, c.key); getErr != nil {
-				return getErr
+		case !l.has(key):
+		case kind == batchlog.OpDelete:
+			delete(l.left, string(key))
+		default:
+			if size += len(key) + len(value); size > laterBytes {
+				return &batchlog.LimitError{What: "values that may have been changed since, in bytes", Size: int64(size), Limit: laterBytes, Hint: "bring back an earlier state with To"}
 			}
-		case err == nil && string(key) == string(c.key):
-			has = stored{value, true}
+			l.left[string(key)] = present(value)
 		}
-		if err := visit(c, has.equal(c.now)); err != nil {
-			return err
-		}
-		i++
-	}
-	return nil
+		return nil
+	})
 }
 
-// heldAt is what a key holds in a snapshot.
-func heldAt(ctx context.Context, snap batchlog.Snapshot, key []byte) (stored, error) {
-	value, err := snap.Get(ctx, key)
-	if errors.Is(err, batchlog.ErrNotFound) {
-		return stored{}, nil
+// conflict reports whether a key does not hold any more what the commit has left there.
+func (l *later) conflict(ctx context.Context, view batchlog.Snapshot, c *change) (bool, error) {
+	if !l.has(c.key) {
+		return false, nil
 	}
-	return stored{value, true}, err
+	c.left = l.left[string(c.key)]
+	now, err := view.Get(ctx, c.key)
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return c.left != nil, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return !same(present(now), c.left), nil
 }

@@ -1,195 +1,202 @@
 package undo_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/local"
+	"github.com/bytespace/batchlog/task"
 	"github.com/bytespace/batchlog/undo"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// What is too large for a transaction is taken back by a chain, with the same outcome.
-func TestLarge(t *testing.T) {
-	t.Run("by keys", func(t *testing.T) {
-		undo.Bounds(t, 0, 16<<20)
-		TestConflicts(t)
-		TestStackTwice(t)
-	})
-	t.Run("by bytes", func(t *testing.T) {
-		undo.Bounds(t, 100, 0)
-		TestConflicts(t)
-	})
-}
+const largeKeys = 120_000 // more than a transaction takes back
 
-// A chain of many megabytes, in a space full of others' keys, with conflicts.
-func TestLargeChain(t *testing.T) {
-	undo.Bounds(t, 100, 1<<20)
-	db := open(t, vfs.NewMem(), local.Options{ChainBytes: 256 << 10, Log: batchlog.LogConfig{BlobBytes: 4096}})
-	s := db.Space("s")
-	fill := func(step int, value string) batchlog.ID {
-		c, err := db.Chain(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		for i := 0; i < 30_000; i += step {
-			c.Put(s, batchlog.K(i), fmt.Appendf(nil, "%s %d %0100d", value, i, i))
-		}
-		c.Put(s, batchlog.K("blob"), []byte(value+string(make([]byte, 5000))))
-		id, err := c.Commit(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return id
-	}
-	fill(1, "old")
-	id := fill(3, "new")
-	all := states(t, db)
-	var told int
-	back, err := undo.Undo(t.Context(), db.DB, id, undo.Options{Progress: func(batchlog.ChainProgress) { told++ }})
-	if err != nil || told == 0 {
-		t.Fatal(back, err, told)
-	}
-	all = fold(t, db, all)
-	sameState(t, all[back], all[id-1])
-
-	again, err := undo.Redo(t.Context(), db.DB, id, undo.Options{})
+// fillLarge writes many keys as one chain.
+func fillLarge(t *testing.T, db *local.DB, s *batchlog.Space, value string) batchlog.ID {
+	t.Helper()
+	c, err := db.Chain(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	all = fold(t, db, all)
-	sameState(t, all[again], all[id])
-
-	for i := range 100 { // every third is in the commit
-		if _, err := s.Put(t.Context(), batchlog.K(i), []byte("other")); err != nil {
-			t.Fatal(err)
-		}
+	defer c.Close()
+	for i := range largeKeys {
+		c.Put(s, batchlog.K(i), []byte(value))
 	}
-	var conflict *undo.ConflictError
-	if _, err := undo.Undo(t.Context(), db.DB, again, undo.Options{}); !errors.As(err, &conflict) {
+	id, err := c.Commit(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(conflict.Conflicts) != 34 || conflict.More != 0 {
-		t.Errorf("%d conflicts and %d more", len(conflict.Conflicts), conflict.More)
-	}
-	for i, k := range conflict.Conflicts {
-		if string(k.Key) != string(batchlog.K(3*i)) || k.ID != again+1+batchlog.ID(3*i) {
-			t.Fatalf("conflict %d: %v", i, k)
+	return id
+}
+
+// count counts the keys of a space by their values.
+func count(t *testing.T, s *batchlog.Space) map[string]int {
+	t.Helper()
+	n := map[string]int{}
+	for e, err := range s.Scan(t.Context(), batchlog.Range{}) {
+		if err != nil {
+			t.Fatal(err)
 		}
+		n[string(e.Value)]++
+	}
+	return n
+}
+
+func wantCount(t *testing.T, s *batchlog.Space, want map[string]int) {
+	t.Helper()
+	if got := count(t, s); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// A commit that is too large for a transaction is taken back by a chain, with all that holds for small ones.
+func TestUndoLarge(t *testing.T) {
+	db := openUndo(t)
+	s := db.Space("s")
+	fillLarge(t, db, s, "one")
+	id := fillLarge(t, db, s, "two")
+	undone := mustUndo(t, db, id, undo.Options{})
+	wantCount(t, s, map[string]int{"one": largeKeys})
+	if c := commit(t, db, undone); !c.Chained() || c.Labels[undo.LabelUndo] != id.String() {
+		t.Errorf("commit %d: chained %t, labels %v", undone, c.Chained(), c.Labels)
+	}
+	if _, err := undo.Undo(t.Context(), db.DB, id, undo.Options{Cascade: true}); !errors.Is(err, batchlog.ErrTooLarge) {
+		t.Errorf("cascade of a large one: %v", err)
+	}
+	redone, err := undo.Redo(t.Context(), db.DB, id, undo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCount(t, s, map[string]int{"two": largeKeys})
+	put(t, s, 1, "two") // what it is
+	by := put(t, s, 2, "three")
+	var b batchlog.Batch
+	b.DeleteRange(s, batchlog.Between(batchlog.K(10), batchlog.K(20)))
+	if _, err = db.Write(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	var conflict *undo.ConflictError
+	if _, err := undo.Undo(t.Context(), db.DB, redone, undo.Options{}); !errors.As(err, &conflict) || len(conflict.Conflicts) != 11 || conflict.Conflicts[0].ID != by || conflict.Conflicts[10].ID != by+1 {
+		t.Errorf("conflicts: %v", err)
+	}
+	p, err := undo.PreviewUndo(t.Context(), db.DB, redone, undo.Options{})
+	if err != nil || p.Keys != largeKeys-11 || len(p.Conflicts) != 11 {
+		t.Errorf("preview: %+v, %v", p, err)
 	}
 	left := 0
-	forced, err := undo.Undo(t.Context(), db.DB, again, undo.Options{Force: true, Left: func(undo.Conflict) { left++ }})
-	if err != nil || left != 34 {
-		t.Fatal(forced, err, left)
-	}
-	all = fold(t, db, all)
-	want := all[id-1]
-	for i := range 100 {
-		k := string(s.Stored()) + string(batchlog.K(i))
-		want[k] = "other"
-	}
-	sameState(t, all[forced], want)
-}
-
-func sameState(t *testing.T, got, want map[string]string) {
-	t.Helper()
-	if len(got) != len(want) {
-		t.Errorf("%d keys, not %d", len(got), len(want))
-	}
-	for k, v := range want {
-		if g, ok := got[k]; !ok || g != v {
-			t.Fatalf("%x is %.40q, %t; want %.40q", k, g, ok, v)
-		}
+	mustUndo(t, db, redone, undo.Options{Force: true, Left: func(undo.Conflict) { left++ }})
+	wantCount(t, s, map[string]int{"one": largeKeys - 11, "three": 1})
+	if left != 11 {
+		t.Errorf("left %d", left)
 	}
 }
 
-// More conflicts than are named.
-func TestManyConflicts(t *testing.T) {
-	for _, keys := range []int{100_000, 10} {
-		undo.Bounds(t, keys, 16<<20)
-		db := mem(t)
-		for _, v := range []string{"1", "2"} {
-			var b batchlog.Batch
-			for i := range 1500 {
-				b.Put(db.Root(), batchlog.K(i), []byte(v))
-			}
-			if _, err := db.Write(t.Context(), &b); err != nil {
-				t.Fatal(err)
-			}
+// A range delete of many keys is taken back.
+func TestUndoLargeRange(t *testing.T) {
+	db := openUndo(t)
+	s := db.Space("s")
+	fillLarge(t, db, s, "one")
+	var b batchlog.Batch
+	b.DeleteRange(s, batchlog.Range{})
+	id, err := db.Write(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCount(t, s, map[string]int{})
+	put(t, s, "new", "there was nothing") // no conflict: it was not deleted
+	put(t, db.Space("other"), "new", "x")
+	undone := mustUndo(t, db, id, undo.Options{})
+	wantCount(t, s, map[string]int{"one": largeKeys, "there was nothing": 1})
+	n := 0
+	for c, err := range undo.Show(t.Context(), db.DB, undone) {
+		if err != nil {
+			t.Fatal(err)
 		}
-		_, err := undo.Undo(t.Context(), db.DB, 1, undo.Options{})
-		var conflict *undo.ConflictError
-		if !errors.As(err, &conflict) || len(conflict.Conflicts) != undo.MaxConflicts || conflict.More != 500 || conflict.Conflicts[999].ID != 2 {
+		if c.Old.Exists || string(c.New.Bytes) != "one" {
+			t.Fatalf("%s: %v → %v", c.Key, c.Old, c.New)
+		}
+		n++
+	}
+	if n != largeKeys {
+		t.Errorf("%d changes", n)
+	}
+	if r, err := db.Verify(t.Context(), local.VerifyOptions{}); err != nil || len(r.Problems) > 0 {
+		t.Errorf("verify: %v, %v", r.Problems, err)
+	}
+}
+
+// What a task derives follows when its source is taken back, and can't be taken back itself.
+func TestUndoDerived(t *testing.T) {
+	db := openUndo(t)
+	src, sum := db.Space("src"), db.Space("sum")
+	runs, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		copies := task.Task{Name: "copies", Source: []*batchlog.Space{src}, Derives: []*batchlog.Space{sum}, Handle: copyTo(sum)}
+		if err := task.Run(runs, db.DB, copies); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		p, err := undo.Preview(t.Context(), db.DB, 1, undo.Options{})
-		if err != nil || len(p.Conflicts) != undo.MaxConflicts || p.More != 500 || p.Keys != 0 {
-			t.Errorf("%+v, %v", p, err)
+	})
+	defer wg.Wait()
+	defer stop()
+	for { // registered
+		if _, err := task.Get(t.Context(), db.DB, "copies"); err == nil {
+			break
 		}
+		time.Sleep(time.Millisecond)
+	}
+	start := put(t, src, "k", "one")
+	id := put(t, src, "k", "two")
+	want(t, sum, "k", "two")
+	head, err := db.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	derived := batchlog.ID(0) // the commit of the task
+	for c, err := range db.Tail(t.Context(), batchlog.TailOptions{Until: head, Spaces: []*batchlog.Space{sum}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		derived = c.ID
+	}
+	if _, err := undo.Undo(t.Context(), db.DB, derived, undo.Options{}); !errors.Is(err, batchlog.ErrPermission) {
+		t.Errorf("undo of what a task has derived: %v", err)
+	}
+	undone := mustUndo(t, db, id, undo.Options{})
+	want(t, sum, "k", "one")
+	if _, err := undo.To(t.Context(), db.DB, start-1, undo.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, src, "k", "")
+	want(t, sum, "k", "")
+	if _, err := undo.Undo(t.Context(), db.DB, undone, undo.Options{}); !errors.Is(err, batchlog.ErrConflict) {
+		t.Errorf("undo of an undo that was gone behind: %v", err)
 	}
 }
 
-// Undos in the middle of writes by others: each is as if alone, or a conflict. Every undo is checked against the state before it.
-func TestBusy(t *testing.T) {
-	for _, large := range []bool{false, true} {
-		if large {
-			undo.Bounds(t, 0, 16<<20)
-		}
-		db := open(t, vfs.NewMem(), local.Options{Log: batchlog.LogConfig{BlobBytes: 1024}})
-		w := writer{t: t, db: db, rng: rand.New(rand.NewPCG(1, 3))}
-		for range 30 {
-			w.write()
-		}
-		var wg sync.WaitGroup
-		stop := make(chan struct{})
-		for seed := range uint64(2) {
-			wg.Go(func() {
-				rng := rand.New(rand.NewPCG(seed, 5))
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(time.Duration(rng.IntN(1000)) * time.Microsecond):
-					}
-					if _, err := db.Space("a").Put(t.Context(), batchlog.K(rng.IntN(12)), fmt.Appendf(nil, "v%d", rng.IntN(4))); err != nil {
-						t.Error(err)
-						return
-					}
+// copyTo is a handler that does to a space what was done to the source.
+func copyTo(dst *batchlog.Space) func(ctx context.Context, w *task.Window) error {
+	return func(_ context.Context, w *task.Window) error {
+		for c, err := range w.Commits() {
+			if err != nil {
+				return err
+			}
+			for op, err := range c.Ops() {
+				switch {
+				case err != nil:
+					return err
+				case op.Kind == batchlog.OpPut:
+					w.Put(dst, op.Key, op.Value)
+				default:
+					w.Delete(dst, op.Key)
 				}
-			})
-		}
-		undone := map[batchlog.ID]batchlog.ID{}
-		var forced = map[batchlog.ID]bool{}
-		for range 60 {
-			id := w.write()
-			o := undo.Options{Force: w.rng.IntN(2) == 0}
-			by, err := undo.Undo(t.Context(), db.DB, id, o)
-			var conflict *undo.ConflictError
-			if err != nil && !errors.As(err, &conflict) {
-				t.Fatal(err)
-			}
-			if err == nil {
-				undone[by], forced[by] = id, o.Force
 			}
 		}
-		close(stop)
-		wg.Wait()
-		all := states(t, db)
-		for by, id := range undone {
-			want, conflicts := takeBack(all[by-1], all[id-1], all[id])
-			if len(conflicts) > 0 && !forced[by] {
-				t.Errorf("commit %d takes back %d against conflicts on %q", by, id, conflicts)
-			}
-			sameState(t, all[by], want)
-		}
-		if len(undone) < 10 {
-			t.Errorf("only %d undos", len(undone))
-		}
+		return nil
 	}
 }

@@ -3,68 +3,89 @@ package undo
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/bytespace/batchlog"
 )
 
-// An Outcome is what [Undo] would do.
-type Outcome struct {
-	Commits   []batchlog.ID // that would be taken back, the newest first
-	Keys      int           // that would be written
-	Conflicts []Conflict    // keys that have changed since, in their order, the first MaxConflicts; with Force they would be left, without nothing is written
-	More      int           // how many there are beyond
-	As        batchlog.ID   // the commit that all of this is as of
+// A Preview is what an undo would do.
+type Preview struct {
+	Commits   []batchlog.ID // that would be taken back, newest first
+	Keys      int           // that would get back what they had
+	Conflicts []Conflict    // keys that were changed since; without Force any of them has the undo refused. In the order of keys
+	At        batchlog.ID   // the commit as of which this is
 }
 
-// Preview says what [Undo] would do with the same arguments, and changes nothing. What others commit meanwhile may change the outcome. Errors are those of Undo, but for
-// conflicts, which it returns.
-func Preview(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (_ *Outcome, err error) {
-	if err := o.check(true); err != nil {
+// PreviewUndo says what Undo with these options would do now, and writes nothing.
+func PreviewUndo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (_ *Preview, err error) {
+	defer func() {
+		if err != nil {
+			err = undoError(id, err)
+		}
+	}()
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	t, err := load(ctx, db, id)
 	if err != nil {
 		return nil, err
 	}
-	snap, err := db.Engine().View(ctx, batchlog.ReadOptions{Plain: true})
+	view, err := db.Engine().View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, snap.Close()) }()
-	out := &Outcome{As: snap.ID()}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	p := &Preview{Commits: []batchlog.ID{id}, At: view.ID()}
 	if o.Cascade {
-		c, err := newCascade(ctx, db, id)
+		c, err := newCascade(t)
+		if err == nil {
+			err = c.follow(ctx, view.ID())
+		}
 		if err != nil {
 			return nil, err
 		}
-		if err := c.extend(ctx, snap.ID()); err != nil {
-			return nil, err
-		}
-		out.Commits = c.newest()
-		for _, k := range c.keys() {
-			has, err := heldAt(ctx, snap, []byte(k))
-			if err != nil {
-				return nil, err
-			}
-			if !has.equal(c.old[k]) {
-				out.Keys++
-			}
-		}
-		return out, nil
+		p.Commits, p.Keys = c.newestFirst(), len(c.olds)
+		return p, nil
 	}
-	out.Commits = []batchlog.ID{id}
-	var w comparison
-	err = t.compare(ctx, snap, func(c *change, same bool) error {
-		if same {
-			out.Keys++
-			return nil
-		}
-		return w.leave(c.key, false)
-	})
+	conflicts, keys, err := t.preview(ctx, view)
 	if err != nil {
 		return nil, err
 	}
-	out.More = w.more
-	out.Conflicts, err = conflictsOf(ctx, db, w.left, id+1, snap.ID())
-	return out, err
+	p.Keys = keys - len(conflicts)
+	p.Conflicts, err = t.conflicts(ctx, view.ID(), conflicts)
+	return p, err
+}
+
+// PreviewRedo is [PreviewUndo] of [Redo].
+func PreviewRedo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (*Preview, error) {
+	id, err := undoOf(ctx, db, id)
+	if err != nil {
+		return nil, err
+	}
+	return PreviewUndo(ctx, db, id, o)
+}
+
+// preview finds the keys that were changed since, and how many there are in all.
+func (t *taking) preview(ctx context.Context, view batchlog.Snapshot) (conflicts []change, keys int, err error) {
+	if !t.large {
+		conflicts, err = t.compare(func(key []byte) ([]byte, error) { return view.Get(ctx, key) })
+		return conflicts, len(t.changes), err
+	}
+	later, err := t.later(ctx, view.ID())
+	if err != nil {
+		return nil, 0, err
+	}
+	err = eachInverse(ctx, t.db, t.id, func(key, old []byte) error {
+		keys++
+		ch := change{key: slices.Clone(key), old: old}
+		conflict, err := later.conflict(ctx, view, &ch)
+		if conflict {
+			conflicts = append(conflicts, ch)
+		}
+		if len(conflicts) > smallKeys {
+			return &batchlog.LimitError{What: "keys that were changed since", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
+		}
+		return err
+	})
+	return conflicts, keys, err
 }

@@ -2,89 +2,98 @@ package undo
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/bytespace/batchlog"
 )
 
-// Redo takes an undo back, so that what was taken back is there again: it is the undo of an undo, with the same conflicts, options and errors as [Undo]. id is
-// a commit that was taken back; then it is its newest undo that is meant, of those that stand. Or id is that of the undo itself, or of what [To] made. If the undo
-// took several commits back at once, all of them are brought back.
+// ErrNotUndone says that a commit is no undo, and was not taken back by one either, or came back since, so that there is nothing to redo.
+var ErrNotUndone = errors.New("not undone")
+
+// Redo takes back an undo: id is that of the undo, or of the commit that it has taken back. It is in all else as [Undo]. What Redo has done is taken back by an Undo
+// of the commit whose id it returns.
 //
-// Where id is both, an undo that was taken back itself, it is brought back. If id is neither, the error is [ErrNotUndone]. To find that out, the log from id on is looked through.
+// An undo that was taken back itself, by a redo or by another undo, is no longer in effect: then it is that one which is taken back. Which commits take back which is told by their
+// labels; all of the log since id is looked through for them.
 func Redo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (batchlog.ID, error) {
-	if err := o.check(true); err != nil {
+	if err := o.check(); err != nil {
 		return 0, err
 	}
-	undo, err := undoOf(ctx, db, id)
+	id, err := undoOf(ctx, db, id)
 	if err != nil {
 		return 0, err
 	}
-	u := &undoing{db: db, id: undo, o: o, labels: o.labels(LabelRedo, undo.String())}
-	return u.run(ctx)
+	return undo(ctx, db, id, o, id.String())
 }
 
-// undoOf is the undo that a redo of commit id takes back.
+// undoOf is the undo that id means.
 func undoOf(ctx context.Context, db *batchlog.DB, id batchlog.ID) (batchlog.ID, error) {
-	t, err := load(ctx, db, id)
+	c, err := commitAt(ctx, db, id)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("redo commit %d: %w", id, err)
 	}
-	meta, err := batchlog.DecodeMeta(t.record.Meta)
+	takers, err := takersSince(ctx, db, id)
 	if err != nil {
-		return 0, fmt.Errorf("commit %d: %w", id, err)
+		return 0, fmt.Errorf("redo commit %d: %w", id, err)
 	}
+	if taker, ok := takers[id]; ok && takers.inEffect(taker) {
+		return taker, nil
+	}
+	if _, ok := c.Labels[LabelUndo]; ok {
+		return id, nil
+	}
+	return 0, fmt.Errorf("redo commit %d: %w: it is no undo, and none that is in effect has taken it back", id, ErrNotUndone)
+}
+
+// takers are the newest commits that have taken back each of some.
+type takers map[batchlog.ID]batchlog.ID
+
+// takersSince finds who has taken back what, as far as that is commit id or came after it.
+func takersSince(ctx context.Context, db *batchlog.DB, id batchlog.ID) (takers, error) {
 	head, err := db.Head(ctx)
-	if err != nil {
-		return 0, err
+	if err != nil || head <= id {
+		return nil, err
 	}
-	var newest batchlog.ID
-	var standing []batchlog.ID // undos of id that were not taken back, ascending
-	in := []batchlog.ID{id}    // what brought id about: itself, and what has taken back an undo of it
-	if id < head {
-		for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(id), Until: head, Brief: true}) {
-			if err != nil {
-				return 0, err
-			}
-			if len(c.Labels) == 0 {
-				continue
-			}
-			undone := parseIDs(c.Labels[LabelUndo])
-			again := parseIDs(c.Labels[LabelRedo])
-			if n := len(standing); n > 0 {
-				standing = slices.DeleteFunc(standing, func(u batchlog.ID) bool { return slices.Contains(undone, u) || slices.Contains(again, u) })
-				if len(standing) < n {
-					in = append(in[:1], c.ID)
-				}
-			}
-			if slices.ContainsFunc(undone, func(u batchlog.ID) bool { return slices.Contains(in, u) }) {
-				newest = c.ID
-				standing = append(standing, c.ID)
+	all := takers{}
+	for c, err := range db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(id), Until: head, Brief: true}) {
+		if err != nil {
+			return nil, err
+		}
+		for _, taken := range takenBack(c.Labels) {
+			if taken < c.ID { // anybody may write labels
+				all[taken] = c.ID
 			}
 		}
 	}
-	switch n := len(standing); {
-	case n > 0:
-		return standing[n-1], nil
-	case meta.Labels[LabelUndo] != "" || meta.Labels[LabelTo] != "":
-		return id, nil
-	case newest > 0:
-		return newest, nil // a conflict, in all likelihood, which says what came after
-	}
-	return 0, fmt.Errorf("redo of commit %d: it is no undo, and no commit from %d to %d takes it back: %w", id, id+1, head, ErrNotUndone)
+	return all, nil
 }
 
-// parseIDs are the ids that a label names. What is no id is left out: anybody can set labels.
-func parseIDs(label string) []batchlog.ID {
-	if label == "" {
-		return nil
+// inEffect reports whether a commit has not been taken back, or came back.
+func (t takers) inEffect(id batchlog.ID) bool {
+	effect := true
+	for taker, ok := t[id]; ok; taker, ok = t[taker] { // each is newer than the one before
+		effect = !effect
 	}
-	var ids []batchlog.ID
-	for part := range strings.SplitSeq(label, ",") {
-		if id, err := strconv.ParseUint(part, 10, 64); err == nil && id > 0 {
+	return effect
+}
+
+// takenBack are the commits that one with these labels takes back.
+func takenBack(labels map[string]string) (ids []batchlog.ID) {
+	for _, name := range []string{LabelUndo, LabelRedo} {
+		if text, ok := labels[name]; ok {
+			ids = append(ids, parseIDs(text)...)
+		}
+	}
+	return ids
+}
+
+// parseIDs reads what idsText has written.
+func parseIDs(text string) (ids []batchlog.ID) {
+	for _, part := range strings.Split(text, ",") {
+		if id, err := strconv.ParseUint(part, 10, 64); err == nil {
 			ids = append(ids, batchlog.ID(id))
 		}
 	}

@@ -2,174 +2,167 @@ package undo
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
+	"sync"
 
 	"github.com/bytespace/batchlog"
 )
 
-// DefaultDepth is how many steps a stack remembers unless told otherwise.
-const DefaultDepth = 1000
+// ErrNothing says that a stack has nothing to undo, or to redo.
+var ErrNothing = errors.New("nothing to take back")
 
-// Steps are the undo and the redo of one actor, as an editor has them. Make them with [Stack]. They keep nothing but what they have read from the log, so that any number of them, in
-// any process, can be about the same actor, and all of them agree. Steps are safe for concurrent use; the fields are to be set before first use.
-type Steps struct {
-	// Depth is how many commits can be taken back, the newest ones; 0: DefaultDepth.
-	Depth int
-	// After leaves out the commits up to this one, such as those of an earlier session; 0: all that are in the log count.
-	After batchlog.ID
-	// Labels are those of the commits that Undo and Redo make, besides that of the actor and those of this package.
-	Labels map[string]string
+// StackDepth is how many commits a stack remembers.
+const StackDepth = 1000
 
-	db   *batchlog.DB
-	turn chan struct{} // holds one: whoever has taken it may use fold
-	fold fold
+// An ActorStack is the commits that carry one label with one value, an actor's or a session's, as an editor's undo has them. Undo takes the newest of them back, Redo takes back
+// the newest undo, and a new commit of that actor clears what there was to redo. Commits of others in between are no obstacle, unless they have changed the same
+// keys. What it knows it has from the log, so any number of stacks for the same actor, in several processes, agree. It is safe for concurrent use.
+type ActorStack struct {
+	db           *batchlog.DB
+	label, value string
+
+	mu   sync.Mutex
+	at   batchlog.ID   // the commit up to which the log was looked through
+	undo []batchlog.ID // to be taken back, the newest last
+	redo []batchlog.ID // undos to be taken back, the newest last
 }
 
-// Stack is the undo and redo of an actor: of the commits that carry the label with that value, where others' commits in between don't matter. The actor's commits are
-// made as any others, with that label; each is a step. A new one ends what could be redone, as in an editor.
-//
-// Where a step was taken back by somebody else, by [Undo], as part of a cascade or with Force, it counts as undone: Redo brings it back. What [To] does with the
-// actor's label is a step as well, and so is what the actor takes back of others; without the label it is none. A step that no longer holds, as others have written over it,
-// is a [*ConflictError] that leaves all as it is; to leave some keys, or to take the others' commits back as well, use [Undo] with the label of the actor.
-//
-// The first use reads the log, from its oldest commit or Steps.After on; later ones read what is new.
-func Stack(db *batchlog.DB, label, value string) *Steps {
-	return &Steps{db: db, turn: make(chan struct{}, 1), fold: fold{label: label, value: value}}
+// Stack is the stack of the commits that carry the label with this value. It reads nothing yet: the first call of a method looks through the log, the others through what has come
+// since. It remembers the newest [StackDepth] commits.
+func Stack(db *batchlog.DB, label, value string) *ActorStack {
+	return &ActorStack{db: db, label: label, value: value}
 }
 
-// Undo takes the newest step back and returns the id of the new commit. If there is none the error is [ErrNothing]; others are those of [Undo].
-//
-// Where the stack is used elsewhere at the same time, two calls take back two steps, one after the other, and never the same one twice.
-func (s *Steps) Undo(ctx context.Context) (batchlog.ID, error) {
-	return s.move(ctx, LabelUndo, func() (batchlog.ID, error) {
-		if len(s.fold.undo) == 0 {
-			return 0, fmt.Errorf("undo of %s %s: %w", s.fold.label, s.fold.value, ErrNothing)
-		}
-		return s.fold.undo[len(s.fold.undo)-1].now, nil
+// Undo takes back the newest commit of the actor that is not taken back yet, and returns the id of the commit that does; see the function [Undo]. Without one it is
+// [ErrNothing]. After a *[ConflictError] the stack is as it was.
+func (s *ActorStack) Undo(ctx context.Context) (batchlog.ID, error) {
+	return s.step(ctx, func() []batchlog.ID { return s.undo }, func(id batchlog.ID) (batchlog.ID, error) {
+		return undo(ctx, s.db, id, Options{Labels: s.labels()}, "")
 	})
 }
 
-// Redo brings back the step that was taken back last and returns the id of the new commit. If there is none the error is [ErrNothing]; others are those of [Redo]. As for Undo, no two
-// calls bring back the same step.
-func (s *Steps) Redo(ctx context.Context) (batchlog.ID, error) {
-	return s.move(ctx, LabelRedo, func() (batchlog.ID, error) {
-		if len(s.fold.redo) == 0 {
-			return 0, fmt.Errorf("redo of %s %s: %w", s.fold.label, s.fold.value, ErrNothing)
-		}
-		return s.fold.redo[len(s.fold.redo)-1].by, nil
+// Redo takes back the newest undo, unless the actor has committed something since; then, or without one, it is [ErrNothing].
+func (s *ActorStack) Redo(ctx context.Context) (batchlog.ID, error) {
+	return s.step(ctx, func() []batchlog.ID { return s.redo }, func(id batchlog.ID) (batchlog.ID, error) {
+		return undo(ctx, s.db, id, Options{Labels: s.labels()}, id.String())
 	})
 }
 
-// Peek returns the commits that Undo would take back, and that Redo would bring back, as they were made first; 0: there is none.
-func (s *Steps) Peek(ctx context.Context) (undo, redo batchlog.ID, err error) {
-	if err := s.enter(ctx); err != nil {
+// Next says which commits Undo and Redo would take back now; 0: none.
+func (s *ActorStack) Next(ctx context.Context) (undo, redo batchlog.ID, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.follow(ctx); err != nil {
 		return 0, 0, err
 	}
-	defer s.leave()
-	if n := len(s.fold.undo); n > 0 {
-		undo = s.fold.undo[n-1].id
-	}
-	if n := len(s.fold.redo); n > 0 {
-		redo = s.fold.redo[n-1].id
-	}
-	return undo, redo, nil
+	return top(s.undo), top(s.redo), nil
 }
 
-// enter waits for a turn and folds the log up to its head.
-func (s *Steps) enter(ctx context.Context) error {
-	select {
-	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+func (s *ActorStack) labels() map[string]string { return map[string]string{s.label: s.value} }
+
+func top(ids []batchlog.ID) batchlog.ID {
+	if len(ids) == 0 {
+		return 0
 	}
-	head, err := s.db.Head(ctx)
-	if err == nil {
-		err = s.foldTo(ctx, head)
-	}
-	if err != nil {
-		s.leave()
-	}
-	return err
+	return ids[len(ids)-1]
 }
 
-func (s *Steps) leave() { <-s.turn }
-
-// move takes back the commit that pick chooses, as long as the stack stays as it was.
-func (s *Steps) move(ctx context.Context, label string, pick func() (batchlog.ID, error)) (batchlog.ID, error) {
-	if err := s.enter(ctx); err != nil {
-		return 0, err
-	}
-	defer s.leave()
-	o := Options{Labels: maps.Clone(s.Labels)}
-	if o.Labels == nil {
-		o.Labels = map[string]string{}
-	}
-	o.Labels[s.fold.label] = s.fold.value
-	if err := o.check(true); err != nil {
+// step takes back the top of a list. Where another stack for the same actor was faster it takes what is on top then.
+func (s *ActorStack) step(ctx context.Context, list func() []batchlog.ID, take func(id batchlog.ID) (batchlog.ID, error)) (batchlog.ID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.follow(ctx); err != nil {
 		return 0, err
 	}
 	for {
-		id, err := pick()
-		if err != nil {
+		id := top(list())
+		if id == 0 {
+			return 0, ErrNothing
+		}
+		done, err := take(id)
+		if conflict := (*ConflictError)(nil); !errors.As(err, &conflict) {
+			return done, err
+		}
+		if ferr := s.follow(ctx); ferr != nil {
+			return 0, errors.Join(err, ferr)
+		}
+		if top(list()) == id {
 			return 0, err
 		}
-		last := s.fold.last
-		u := &undoing{db: s.db, id: id, o: o, labels: o.labels(label, id.String()), idle: s.token(label, id)}
-		u.at = func(ctx context.Context, base batchlog.ID) error {
-			if err := s.foldTo(ctx, base); err != nil {
-				return err
-			}
-			if s.fold.last != last {
-				return errMoved
-			}
-			return nil
-		}
-		if id, err = u.run(ctx); !errors.Is(err, errMoved) {
-			return id, err
-		}
 	}
 }
 
-// token names the commit, should it have no ops, by the state of the stack that it is made in.
-func (s *Steps) token(label string, id batchlog.ID) string {
-	return fmt.Sprintf("undo %x", sha256.Sum256(fmt.Appendf(nil, "%q %q %s %d %d", s.fold.label, s.fold.value, label, id, s.fold.last)))
-}
-
-// foldTo folds the log up to commit id.
-func (s *Steps) foldTo(ctx context.Context, id batchlog.ID) error {
-	f := &s.fold
-	if f.depth = s.Depth; f.depth <= 0 {
-		f.depth = DefaultDepth
+// follow looks through what has come into the log.
+func (s *ActorStack) follow(ctx context.Context) error {
+	head, err := s.db.Head(ctx)
+	if err != nil {
+		return err
 	}
-	f.at = max(f.at, s.After)
-	if f.at >= id {
-		return nil
-	}
-	from := batchlog.After(f.at)
-	if f.at == 0 {
+	from := batchlog.After(s.at)
+	if s.at == 0 {
 		from = batchlog.Oldest()
 	}
-	err := s.foldFrom(ctx, from, id)
-	if errors.Is(err, batchlog.ErrGap) {
-		// The log has dropped commits that were not looked at: what is left of it counts.
-		f.undo, f.redo, f.last = nil, nil, 0
-		err = s.foldFrom(ctx, batchlog.Oldest(), id)
+	for s.at < head {
+		for c, err := range s.db.Tail(ctx, batchlog.TailOptions{From: from, Until: head, Brief: true}) {
+			var gap *batchlog.GapError
+			if errors.As(err, &gap) { // it has slept for long: what is gone can't be taken back either
+				from = batchlog.Oldest()
+				s.undo, s.redo = nil, nil
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("stack of %s %s: %w", s.label, s.value, err)
+			}
+			s.fold(c)
+			s.at, from = c.ID, batchlog.After(c.ID)
+		}
 	}
-	return err
+	return nil
 }
 
-func (s *Steps) foldFrom(ctx context.Context, from batchlog.Position, until batchlog.ID) error {
-	f := &s.fold
-	for c, err := range s.db.Tail(ctx, batchlog.TailOptions{From: from, Until: until, Brief: true}) {
-		if err != nil {
-			return err
+// fold is what a commit does to the stack.
+func (s *ActorStack) fold(c *batchlog.Commit) {
+	mine := c.Labels[s.label] == s.value && hasLabel(c.Labels, s.label)
+	takesBack, undoes := c.Labels[LabelUndo]
+	again, redoes := c.Labels[LabelRedo]
+	switch {
+	case undoes:
+		again, taken := s.remove(&s.redo, takesBack), s.remove(&s.undo, takesBack)
+		switch {
+		case again: // the undo of an undo, by another name
+			s.undo = append(s.undo, c.ID)
+		case mine && taken:
+			s.redo = append(s.redo, c.ID)
+		case mine && c.Len() > 0: // of somebody else's commit: a commit like any
+			s.push(c.ID)
 		}
-		f.add(c.ID, c.Labels)
-		f.at = c.ID
+	case redoes:
+		if s.remove(&s.redo, again) || mine && c.Len() > 0 {
+			s.undo = append(s.undo, c.ID)
+		}
+	case mine:
+		s.push(c.ID)
 	}
-	f.at = until
-	return nil
+	if n := len(s.undo); n > StackDepth {
+		s.undo = slices.Clone(s.undo[n-StackDepth:])
+	}
+}
+
+func hasLabel(labels map[string]string, name string) bool {
+	_, ok := labels[name]
+	return ok
+}
+
+// push adds a commit that is no undo of the stack.
+func (s *ActorStack) push(id batchlog.ID) { s.undo, s.redo = append(s.undo, id), nil }
+
+// remove removes the commits that a label names from a list, and reports whether there were any.
+func (s *ActorStack) remove(list *[]batchlog.ID, text string) bool {
+	n := len(*list)
+	for _, id := range parseIDs(text) {
+		*list = slices.DeleteFunc(*list, func(x batchlog.ID) bool { return x == id })
+	}
+	return len(*list) < n
 }

@@ -1,10 +1,9 @@
 package undo_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/bytespace/batchlog"
@@ -12,281 +11,74 @@ import (
 	"github.com/bytespace/batchlog/undo"
 )
 
-func by(name string) map[string]string { return map[string]string{"actor": name} }
-
-// A stage plays what actors do: "alice a=1" writes, "alice undo" and "alice redo" use the stack, "undo 3" and "alice redo 3" the functions.
-type stage struct {
-	t      *testing.T
-	db     *local.DB
-	stacks map[string]*undo.Steps
+// An actor has a stack, and what should be on it.
+type actor struct {
+	name       string
+	stack      *undo.ActorStack
+	undo, redo []batchlog.ID
 }
 
-func newStage(t *testing.T) *stage { return &stage{t, mem(t), map[string]*undo.Steps{}} }
-
-func (s *stage) of(name string) *undo.Steps {
-	if s.stacks[name] == nil {
-		s.stacks[name] = undo.Stack(s.db.DB, "actor", name)
+func last(ids []batchlog.ID) batchlog.ID {
+	if len(ids) == 0 {
+		return 0
 	}
-	return s.stacks[name]
+	return ids[len(ids)-1]
 }
 
-func (s *stage) play(line string) (batchlog.ID, error) {
-	s.t.Helper()
-	words := strings.Fields(line)
-	name := ""
-	if w := words[0]; w == "alice" || w == "bob" {
-		name, words = w, words[1:]
-	}
-	var o undo.Options
-	if name != "" {
-		o.Labels = by(name)
-	}
-	if len(words) == 2 {
-		var id batchlog.ID
-		if _, err := fmt.Sscan(words[1], &id); err == nil {
-			switch words[0] {
-			case "undo":
-				return undo.Undo(s.t.Context(), s.db.DB, id, o)
-			case "cascade":
-				o.Cascade = true
-				return undo.Undo(s.t.Context(), s.db.DB, id, o)
-			case "force":
-				o.Force = true
-				return undo.Undo(s.t.Context(), s.db.DB, id, o)
-			case "redo":
-				return undo.Redo(s.t.Context(), s.db.DB, id, o)
-			case "to":
-				return undo.To(s.t.Context(), s.db.DB, id, o)
-			}
+// take has the actor take back what is on top of one list, which then is on top of the other.
+func (a *actor) take(m *model, what string, step func(context.Context) (batchlog.ID, error), from, to *[]batchlog.ID) {
+	m.t.Helper()
+	id := last(*from)
+	done, err := step(m.t.Context())
+	if id == 0 {
+		if !errors.Is(err, undo.ErrNothing) {
+			m.t.Fatalf("%s of %s with nothing there: %d, %v", what, a.name, done, err)
 		}
+		return
 	}
-	switch words[0] {
-	case "undo":
-		return s.of(name).Undo(s.t.Context())
-	case "redo":
-		return s.of(name).Redo(s.t.Context())
+	if want := m.conflicts(id); len(want) > 0 {
+		m.wantConflicts(id, err, want)
+		return
 	}
-	return doAs(s.t, s.db, o.Labels, words...), nil
+	m.wantState(fmt.Sprintf("%s of %d by %s", what, id, a.name), done, err, m.restored(m.changed(id), id-1))
+	*from, *to = (*from)[:len(*from)-1], append(*to, done)
 }
 
-// Each line is what is done, and behind the arrow the state then, or the error, and what alice can undo and redo.
-var stackScripts = map[string]string{
-	"back and forth": `
-			alice a=1  > a=1 | 1 0
-			alice a=2  > a=2 | 2 0
-			alice undo > a=1 | 1 2
-			alice undo > | 0 1
-			alice undo > nothing | 0 1
-			alice redo > a=1 | 1 2
-			alice redo > a=2 | 2 0
-			alice redo > nothing | 2 0
-			alice undo > a=1 | 1 2
-			alice undo > | 0 1`,
-	"a new step ends redo": `
-			alice a=1  > a=1 | 1 0
-			alice undo > | 0 1
-			alice b=1  > b=1 | 3 0
-			alice redo > nothing | 3 0
-			alice undo > | 0 3
-			alice undo > nothing | 0 3`,
-	"others in between": `
-			alice a=1  > a=1 | 1 0
-			bob b=1    > a=1 b=1 | 1 0
-			c=1        > a=1 b=1 c=1 | 1 0
-			alice undo > b=1 c=1 | 0 1
-			bob undo   > c=1 | 0 1
-			alice redo > a=1 c=1 | 1 0
-			bob redo   > a=1 b=1 c=1 | 1 0
-			bob redo   > nothing | 1 0`,
-	"a conflict leaves all": `
-			alice a=1  > a=1 | 1 0
-			alice b=1  > a=1 b=1 | 2 0
-			bob b=2    > a=1 b=2 | 2 0
-			alice undo > conflict | 2 0
-			alice undo > conflict | 2 0
-			bob undo   > a=1 b=1 | 2 0
-			alice undo > a=1 | 1 2
-			bob redo   > conflict | 1 2`,
-	"a conflict of a redo": `
-			alice a=1  > a=1 | 1 0
-			alice undo > | 0 1
-			bob a=2    > a=2 | 0 1
-			alice redo > conflict | 0 1
-			bob undo   > | 0 1
-			alice redo > a=1 | 1 0`,
-	"undone by another": `
-			alice a=1  > a=1 | 1 0
-			alice b=1  > a=1 b=1 | 2 0
-			bob undo 1 > b=1 | 2 1
-			bob undo   > a=1 b=1 | 1 0
-			undo 1     > b=1 | 2 1
-			alice undo > | 0 2
-			alice redo > b=1 | 2 1
-			alice redo > a=1 b=1 | 1 0`,
-	"undo of a redo": `
-			alice a=1  > a=1 | 1 0
-			alice undo > | 0 1
-			alice redo > a=1 | 1 0
-			undo 3     > | 0 1
-			undo 4     > a=1 | 1 0
-			undo 1     > | 0 1
-			redo 1     > a=1 | 1 0`,
-	"in a cascade": `
-			alice a=1    > a=1 | 1 0
-			alice a=2 b=2 > a=2 b=2 | 2 0
-			bob a=3      > a=3 b=2 | 2 0
-			cascade 1    > | 0 1
-			alice redo   > a=3 b=2 | 2 0
-			alice force 2 > a=3 | 1 2
-			alice undo   > conflict | 1 2`,
-	"forced, then back": `
-			alice a=1 b=1 > a=1 b=1 | 1 0
-			bob b=2       > a=1 b=2 | 1 0
-			alice force 1 > b=2 | 0 1
-			alice redo    > a=1 b=2 | 1 0
-			alice undo    > b=2 | 0 1`,
-	"to is a step": `
-			alice a=1  > a=1 | 1 0
-			bob b=1    > a=1 b=1 | 1 0
-			alice to 1 > a=1 | 3 0
-			alice undo > a=1 b=1 | 1 3
-			to 1       > a=1 | 1 3
-			alice undo > | 0 1`,
-	"of another's commit": `
-			alice a=1    > a=1 | 1 0
-			bob b=1      > a=1 b=1 | 1 0
-			alice undo 2 > a=1 | 3 0
-			alice undo   > a=1 b=1 | 1 3
-			bob undo     > a=1 | 3 0`,
-	"without a change": `
-			alice a=1  > a=1 | 1 0
-			alice a=1  > a=1 | 2 0
-			alice undo > a=1 | 1 2
-			alice redo > a=1 | 2 0
-			alice undo > a=1 | 1 2
-			alice undo > | 0 1
-			alice undo > nothing | 0 1`,
-}
-
-func TestStack(t *testing.T) {
-	for name, script := range stackScripts {
-		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			for line := range strings.Lines(strings.TrimSpace(script)) {
-				s.line(line)
+// TestStacks has two actors write, undo and redo in turn, with a third one who has no stack, and reopenings.
+func TestStacks(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			m := newModel(t, 100+seed)
+			defer func() { m.close() }()
+			actors := []*actor{{name: "ada"}, {name: "bob"}}
+			for n := range 200 {
+				if n%50 == 0 {
+					m.close()
+					m.open()
+					for _, a := range actors {
+						a.stack = undo.Stack(m.db.DB, "actor", a.name)
+					}
+				}
+				a := actors[m.rng.IntN(2)]
+				switch m.rng.IntN(7) {
+				case 0:
+					m.write("")
+				case 1, 2:
+					a.undo, a.redo = append(a.undo, m.write(a.name)), nil
+				case 3, 4:
+					a.take(m, "undo", a.stack.Undo, &a.undo, &a.redo)
+				case 5:
+					a.take(m, "redo", a.stack.Redo, &a.redo, &a.undo)
+				default:
+					u, r, err := undo.Stack(m.db.DB, "actor", a.name).Next(t.Context())
+					if err != nil || u != last(a.undo) || r != last(a.redo) {
+						t.Fatalf("%s would undo %d and redo %d, %v; want %d and %d", a.name, u, r, err, last(a.undo), last(a.redo))
+					}
+				}
+			}
+			if r, err := m.db.Verify(t.Context(), local.VerifyOptions{}); err != nil || len(r.Problems) > 0 {
+				t.Errorf("verify: %v, %v", r.Problems, err)
 			}
 		})
-	}
-}
-
-func (s *stage) line(line string) {
-	s.t.Helper()
-	do, want, _ := strings.Cut(line, ">")
-	before := state(s.t, s.db)
-	id, err := s.play(do)
-	got := state(s.t, s.db)
-	if err != nil {
-		if id != 0 || got != before {
-			s.t.Errorf("%s: %d, %s; it was %s", do, id, got, before)
-		}
-		switch {
-		case errors.Is(err, undo.ErrNothing):
-			got = "nothing"
-		case errors.Is(err, batchlog.ErrConflict):
-			got = "conflict"
-		default:
-			s.t.Fatalf("%s: %v", do, err)
-		}
-	}
-	for _, steps := range []*undo.Steps{s.of("alice"), undo.Stack(s.db.DB, "actor", "alice")} { // a new one has folded it all at once
-		u, r, err := steps.Peek(s.t.Context())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if got := strings.TrimSpace(fmt.Sprintf("%s | %d %d", got, u, r)); got != strings.TrimSpace(want) {
-			s.t.Errorf("%s: %s; want %s", do, got, want)
-		}
-	}
-}
-
-func TestStackOptions(t *testing.T) {
-	db := mem(t)
-	for i := range 5 {
-		doAs(t, db, by("alice"), fmt.Sprintf("a=%d", i))
-	}
-	s := undo.Stack(db.DB, "actor", "alice")
-	s.Depth, s.Labels = 2, map[string]string{"reason": "test"}
-	id, err := s.Undo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if l := labels(t, db, id); l["actor"] != "alice" || l["reason"] != "test" || l["undo"] != "5" {
-		t.Errorf("labels %v", l)
-	}
-	if _, err := s.Undo(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Undo(t.Context()); !errors.Is(err, undo.ErrNothing) {
-		t.Errorf("third of two: %v", err)
-	}
-	s = undo.Stack(db.DB, "actor", "alice")
-	s.After = id
-	if u, r, err := s.Peek(t.Context()); err != nil || u != 7 || r != 0 {
-		// 7 takes back 4, which is left out: so it is a step itself.
-		t.Errorf("after %d: %d, %d, %v", id, u, r, err)
-	}
-	if _, err := undo.Stack(db.DB, "undo", "1").Undo(t.Context()); err == nil {
-		t.Error("a stack by a label of the package")
-	}
-}
-
-// Two that use the same stack at once take back two steps, never the same one twice; also those that change nothing.
-func TestStackTwice(t *testing.T) {
-	for _, value := range []string{"%d", "same"} {
-		db := mem(t)
-		const steps = 60
-		for i := range steps {
-			v := value
-			if value != "same" {
-				v = fmt.Sprintf(value, i)
-			}
-			doAs(t, db, by("alice"), "a="+v)
-		}
-		var wg sync.WaitGroup
-		var mu sync.Mutex
-		calls := map[batchlog.ID]int{}
-		for range 3 {
-			wg.Go(func() {
-				s := undo.Stack(db.DB, "actor", "alice")
-				for {
-					id, err := s.Undo(t.Context())
-					if errors.Is(err, undo.ErrNothing) {
-						return
-					}
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					mu.Lock()
-					calls[id]++
-					mu.Unlock()
-				}
-			})
-		}
-		wg.Wait()
-		undone := map[string]int{}
-		for c, err := range db.Tail(t.Context(), batchlog.TailOptions{From: batchlog.At(steps + 1), Until: 2 * steps}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			undone[c.Labels["undo"]]++
-		}
-		head, err := db.Head(t.Context())
-		if err != nil || head != 2*steps || len(undone) != steps {
-			t.Errorf("%s: %d commits, %d undone, %v", value, head, len(undone), err)
-		}
-		if got := state(t, db); got != "" {
-			t.Errorf("%s: %s", value, got)
-		}
 	}
 }

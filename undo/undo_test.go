@@ -1,9 +1,9 @@
 package undo_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -13,177 +13,226 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-func open(t testing.TB, fs vfs.FS, o local.Options) *local.DB {
+func open(t testing.TB, o local.Options) *local.DB {
 	t.Helper()
-	o.FS = fs
-	o.Log.Undo = true
+	if o.FS == nil {
+		o.FS = vfs.NewMem()
+	}
 	db, err := local.Open("db", &o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return db
 }
 
-func mem(t testing.TB) *local.DB { return open(t, vfs.NewMem(), local.Options{}) }
-
-// do writes ops in the root, as one commit: "a=1" puts, "-a" deletes, "a..c" deletes a range. A key "s/a" is in space s.
-func do(t testing.TB, db *local.DB, ops ...string) batchlog.ID { return doAs(t, db, nil, ops...) }
-
-func doAs(t testing.TB, db *local.DB, labels map[string]string, ops ...string) batchlog.ID {
+func openUndo(t testing.TB) *local.DB {
 	t.Helper()
-	b := batchlog.Batch{Labels: labels}
-	for _, op := range ops {
-		if key, value, ok := strings.Cut(op, "="); ok {
-			s, k := place(db, key)
-			b.Put(s, k, []byte(value))
-		} else if low, high, ok := strings.Cut(op, ".."); ok {
-			s, k := place(db, low)
-			_, h := place(db, high)
-			b.DeleteRange(s, batchlog.Between(k, h))
-		} else {
-			s, k := place(db, op[1:])
-			b.Delete(s, k)
-		}
-	}
-	id, err := db.Write(t.Context(), &b)
+	return open(t, local.Options{Log: batchlog.LogConfig{Undo: true}})
+}
+
+func put(t testing.TB, s *batchlog.Space, key any, value string) batchlog.ID {
+	t.Helper()
+	id, err := s.Put(t.Context(), batchlog.K(key), []byte(value))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id
 }
 
-func place(db *local.DB, key string) (*batchlog.Space, batchlog.Key) {
-	if s, k, ok := strings.Cut(key, "/"); ok {
-		return db.Space(s), batchlog.K(k)
-	}
-	return db.Root(), batchlog.K(key)
-}
-
-// text is a conflict as "a by 7".
-func text(list []undo.Conflict) string {
-	var out []string
-	for _, c := range list {
-		key := strings.Trim(c.Key.String(), `"`)
-		if s := c.Space.String(); s != "/" {
-			key = s + "/" + key
-		}
-		out = append(out, fmt.Sprintf("%s by %d", key, c.ID))
-	}
-	return strings.Join(out, ", ")
-}
-
-// state is what the root and the space s hold, as "a=1 s/b=2".
-func state(t testing.TB, db *local.DB) string {
+// want checks the value of a key; "" is none.
+func want(t testing.TB, s *batchlog.Space, key any, value string) {
 	t.Helper()
-	v, err := db.View(t.Context())
+	got, err := s.Get(t.Context(), batchlog.K(key))
+	if errors.Is(err, batchlog.ErrNotFound) && value == "" {
+		return
+	}
+	if err != nil || string(got) != value {
+		t.Errorf("%v is %q, %v, want %q", key, got, err, value)
+	}
+}
+
+func mustUndo(t testing.TB, db *local.DB, id batchlog.ID, o undo.Options) batchlog.ID {
+	t.Helper()
+	done, err := undo.Undo(t.Context(), db.DB, id, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
-	var out []string
-	for _, name := range []string{"", "s"} {
-		s := db.Root()
-		if name != "" {
-			s, name = db.Space(name), name+"/"
-		}
-		for e, err := range v.Scan(s, batchlog.Range{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, name+strings.Trim(e.Key.String(), `"`)+"="+string(e.Value))
-		}
-	}
-	return strings.Join(out, " ")
+	return done
 }
 
-// labels are those of a commit.
-func labels(t testing.TB, db *local.DB, id batchlog.ID) map[string]string {
+func commit(t testing.TB, db *local.DB, id batchlog.ID) *batchlog.Commit {
 	t.Helper()
-	for c, err := range db.Tail(t.Context(), batchlog.TailOptions{From: batchlog.At(id), Until: id}) {
+	c, err := undo.Commit(t.Context(), db.DB, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// An undo is a commit that says what it is; undo of undo of undo is right.
+func TestUndoOfUndo(t *testing.T) {
+	db := openUndo(t)
+	s := db.Space("s")
+	put(t, s, "k", "one")
+	id := put(t, s, "k", "two")
+	value := "two"
+	for i := range 6 {
+		taken := id
+		id = mustUndo(t, db, id, undo.Options{Labels: map[string]string{"actor": "ada"}, Token: fmt.Sprint("t", i)})
+		if value = map[string]string{"one": "two", "two": "one"}[value]; value == "" {
+			t.Fatal("no value")
+		}
+		want(t, s, "k", value)
+		if c := commit(t, db, id); c.Labels[undo.LabelUndo] != taken.String() || c.Labels["actor"] != "ada" || c.Len() != 1 {
+			t.Errorf("commit %d has labels %v, %d ops", id, c.Labels, c.Len())
+		}
+	}
+	// The same token: the same commit.
+	again, err := undo.Undo(t.Context(), db.DB, id-1, undo.Options{Token: "t5"})
+	if err == nil && again != id {
+		t.Errorf("token used again: %d, %v", again, err)
+	}
+	want(t, s, "k", value)
+}
+
+func TestUndoErrors(t *testing.T) {
+	db := open(t, local.Options{})
+	s := db.Space("s")
+	id := put(t, s, "k", "v")
+	var missing *batchlog.InverseError
+	if _, err := undo.Undo(t.Context(), db.DB, id, undo.Options{}); !errors.As(err, &missing) || !errors.Is(err, batchlog.ErrNoInverse) || missing.ID != id {
+		t.Errorf("with undo off: %v", err)
+	}
+	if _, err := undo.To(t.Context(), db.DB, 0, undo.Options{}); !errors.As(err, &missing) || missing.ID != id {
+		t.Errorf("to, with undo off: %v", err)
+	}
+	if err := db.Configure(t.Context(), batchlog.LogConfig{Undo: true}); err != nil {
+		t.Fatal(err)
+	}
+	id = put(t, s, "k", "w")
+	for what, err := range map[string]error{
+		"no such commit":       second(undo.Undo(t.Context(), db.DB, 99, undo.Options{})),
+		"commit 0":             second(undo.Undo(t.Context(), db.DB, 0, undo.Options{})),
+		"redo no such commit":  second(undo.Redo(t.Context(), db.DB, 99, undo.Options{})),
+		"to a later one":       second(undo.To(t.Context(), db.DB, 99, undo.Options{})),
+		"diff with a later":    second(undo.Diff(t.Context(), db.DB, 1, 99)),
+		"a preview of no such": second(undo.PreviewUndo(t.Context(), db.DB, 99, undo.Options{})),
+	} {
+		if !errors.Is(err, batchlog.ErrNotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for what, err := range map[string]error{
+		"force and cascade":  second(undo.Undo(t.Context(), db.DB, id, undo.Options{Force: true, Cascade: true})),
+		"undo in one space":  second(undo.Undo(t.Context(), db.DB, id, undo.Options{Space: s})),
+		"to with force":      second(undo.To(t.Context(), db.DB, id, undo.Options{Force: true})),
+		"redo with a space":  second(undo.Redo(t.Context(), db.DB, id, undo.Options{Space: s})),
+		"preview with force": second(undo.PreviewUndo(t.Context(), db.DB, id, undo.Options{Force: true, Cascade: true})),
+	} {
+		if !errors.Is(err, batchlog.ErrUnsupported) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := undo.Redo(t.Context(), db.DB, id, undo.Options{}); !errors.Is(err, undo.ErrNotUndone) {
+		t.Errorf("redo of what was not undone: %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := undo.Undo(ended, db.DB, id, undo.Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of its context: %v", err)
+	}
+	if head, err := db.Head(t.Context()); err != nil || head != id {
+		t.Errorf("head %d, %v: something was written", head, err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// The error of a conflict says which keys, and who has written them.
+func TestConflictText(t *testing.T) {
+	db := openUndo(t)
+	s := db.Space("docs")
+	id := put(t, s, "a", "1")
+	var b batchlog.Batch
+	for i := range 1500 {
+		b.Put(s, batchlog.K(i), []byte("x"))
+	}
+	many, err := db.Write(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := put(t, s, "a", "2")
+	_, err = undo.Undo(t.Context(), db.DB, id, undo.Options{})
+	if text := fmt.Sprintf("commit %d can't be taken back: a key was changed since: \"a\" in docs, by commit %d", id, later); err == nil || err.Error() != text {
+		t.Errorf("%v, want %s", err, text)
+	}
+	b = batchlog.Batch{}
+	b.DeleteRange(s, batchlog.Range{})
+	if _, err := db.Write(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	var conflict *undo.ConflictError
+	_, err = undo.Undo(t.Context(), db.DB, many, undo.Options{})
+	if !errors.As(err, &conflict) || len(conflict.Conflicts) != 1000 || conflict.More != 500 || conflict.Conflicts[999].ID != later+1 || !strings.Contains(err.Error(), "1500 keys were") {
+		t.Errorf("many conflicts: %v", err)
+	}
+	left := 0
+	put(t, s, 7, "x")
+	mustUndo(t, db, many, undo.Options{Force: true, Left: func(undo.Conflict) { left++ }})
+	want(t, s, 7, "")
+	if left != 1499 {
+		t.Errorf("left %d", left)
+	}
+}
+
+// Redo means what is in effect.
+func TestRedo(t *testing.T) {
+	db := openUndo(t)
+	s := db.Space("s")
+	put(t, s, "k", "one")
+	id := put(t, s, "k", "two")
+	undone := mustUndo(t, db, id, undo.Options{})
+	redo := func(id batchlog.ID, value string) batchlog.ID {
+		t.Helper()
+		done, err := undo.Redo(t.Context(), db.DB, id, undo.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c.Labels
+		want(t, s, "k", value)
+		return done
 	}
-	t.Fatalf("no commit %d", id)
-	return nil
+	again := redo(id, "two")
+	if c := commit(t, db, again); c.Labels[undo.LabelRedo] != undone.String() || c.Labels[undo.LabelUndo] != "" {
+		t.Errorf("labels of a redo: %v", c.Labels)
+	}
+	if _, err := undo.Redo(t.Context(), db.DB, id, undo.Options{}); !errors.Is(err, undo.ErrNotUndone) {
+		t.Errorf("redo of what is back: %v", err)
+	}
+	redo(undone, "one") // it was taken back by the redo, which is taken back
+	redo(undone, "two") // it is in effect again
+	// What has taken back the redo would have to go, but its key was written since.
+	if _, err := undo.Redo(t.Context(), db.DB, again, undo.Options{}); !errors.Is(err, batchlog.ErrConflict) {
+		t.Errorf("redo of a redo: %v", err)
+	}
 }
 
-// What conflicts, and what becomes of it with Force and Cascade. Commit 1 sets a and b, commit 2 is taken back, others come in between.
-func TestConflicts(t *testing.T) {
-	for _, c := range []struct {
-		name      string
-		commit    []string   // commit 2
-		then      [][]string // the commits from 3 on
-		conflicts string
-		state     string // after Undo, or what stands if there are conflicts
-		forced    string
-		cascaded  string // and the label
-		undone    string
-	}{
-		{"nothing since", []string{"a=2"}, nil, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "2"},
-		{"a new key", []string{"c=2"}, nil, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "2"},
-		{"a deletion", []string{"-a"}, nil, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "2"},
-		{"the last op counts", []string{"a=2", "-a", "a=3"}, nil, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "2"},
-		{"another key since", []string{"a=2"}, [][]string{{"b=2"}}, "", "a=1 b=2", "a=1 b=2", "a=1 b=2", "2"},
-		{"the key since", []string{"a=2", "b=2"}, [][]string{{"a=3"}}, "a by 3", "a=3 b=2", "a=3 b=1", "a=1 b=1", "3,2"},
-		{"deleted since", []string{"a=2", "b=2"}, [][]string{{"-a"}}, "a by 3", "b=2", "b=1", "a=1 b=1", "3,2"},
-		{"newest of several", []string{"a=2"}, [][]string{{"a=3"}, {"a=4"}, {"b=5"}}, "a by 4", "a=4 b=5", "a=4 b=5", "a=1 b=5", "4,3,2"},
-		{"changed and set back", []string{"a=2"}, [][]string{{"a=3"}, {"a=2"}}, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "4,3,2"},
-		{"the same value again", []string{"a=2"}, [][]string{{"a=2", "c=2"}}, "", "a=1 b=1 c=2", "a=1 b=1 c=2", "a=1 b=1 c=2", "2"},
-		{"by a range delete", []string{"a=2", "b=2"}, [][]string{{"a..b"}}, "a by 3", "b=2", "b=1", "a=1 b=1", "3,2"},
-		{"a range that covers it again", []string{"a..z"}, [][]string{{"a=5"}, {"a..c"}}, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "4,3,2"},
-		{"into a deleted range, had one", []string{"a..z"}, [][]string{{"a=5"}}, "a by 3", "a=5", "a=5 b=1", "a=1 b=1", "3,2"},
-		{"into a deleted range, had none", []string{"a..z"}, [][]string{{"c=5"}}, "", "a=1 b=1 c=5", "a=1 b=1 c=5", "a=1 b=1 c=5", "2"},
-		{"range, then put", []string{"a..z", "b=9"}, nil, "", "a=1 b=1", "a=1 b=1", "a=1 b=1", "2"},
-		{"put, then range", []string{"b=9", "a..z"}, [][]string{{"b=9"}}, "b by 3", "b=9", "a=1 b=9", "a=1 b=1", "3,2"},
-		{"other keys of the later one", []string{"a=2"}, [][]string{{"a=3", "b=3", "c=3"}}, "a by 3", "a=3 b=3 c=3", "a=3 b=3 c=3", "a=1 b=1", "3,2"},
-		{"over another key", []string{"a=2"}, [][]string{{"b=8"}, {"a=3", "b=3"}, {"b=4"}}, "a by 4", "a=3 b=4", "a=3 b=4", "a=1 b=8", "5,4,2"},
-		{"in another space", []string{"a=2", "s/a=2"}, [][]string{{"s/a=3"}}, "s/a by 3", "a=2 b=1 s/a=3", "a=1 b=1 s/a=3", "a=1 b=1", "3,2"},
-		{"changes nothing", []string{"a=1"}, [][]string{{"a=3"}}, "", "a=3 b=1", "a=3 b=1", "a=3 b=1", "2"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			for how, o := range map[string]undo.Options{"strict": {}, "force": {Force: true}, "cascade": {Cascade: true}} {
-				db := mem(t)
-				do(t, db, "a=1", "b=1")
-				do(t, db, c.commit...)
-				for _, ops := range c.then {
-					do(t, db, ops...)
-				}
-				head := batchlog.ID(2 + len(c.then))
-				conflicts, want, undone := c.conflicts, c.state, "2"
-				var left []undo.Conflict
-				switch how {
-				case "force":
-					want = c.forced
-					o.Left = func(k undo.Conflict) { left = append(left, k) }
-				case "cascade":
-					conflicts, want, undone = "", c.cascaded, c.undone
-				}
-				seen, err := undo.Preview(t.Context(), db.DB, 2, o)
-				if err != nil || text(seen.Conflicts) != conflicts || seen.As != head {
-					t.Errorf("%s: preview %+v, %v", how, seen, err)
-				}
-				id, err := undo.Undo(t.Context(), db.DB, 2, o)
-				var conflict *undo.ConflictError
-				if errors.As(err, &conflict) {
-					if how != "strict" || text(conflict.Conflicts) != conflicts || conflict.ID != 2 || conflict.More != 0 || id != 0 || !errors.Is(err, batchlog.ErrConflict) {
-						t.Errorf("%s: %d, %v; want conflicts %q", how, id, err, conflicts)
-					}
-				} else if err != nil || how == "strict" && conflicts != "" || id != head+1 || labels(t, db, id)["undo"] != undone {
-					t.Errorf("%s: %d, %v, labels %v; want conflicts %q, label %q", how, id, err, labels(t, db, id), conflicts, undone)
-				}
-				if how == "force" && text(left) != conflicts {
-					t.Errorf("left %q, want %q", text(left), conflicts)
-				}
-				if got := state(t, db); got != want {
-					t.Errorf("%s: %s; want %s", how, got, want)
-				}
-				if n := len(strings.Split(undone, ",")); len(seen.Commits) != n || !slices.IsSortedFunc(seen.Commits, func(a, b batchlog.ID) int { return int(b) - int(a) }) {
-					t.Errorf("%s: preview of commits %v", how, seen.Commits)
-				}
-			}
-		})
+// The commit of a hook that refuses an undo is not made.
+func TestUndoHooks(t *testing.T) {
+	db := openUndo(t)
+	s := db.Space("s")
+	put(t, s, "k", "one")
+	id := put(t, s, "k", "two")
+	refuse := errors.New("no way back")
+	remove := db.PreCommit(s, func(_ *batchlog.Tx, ops []batchlog.Op) error { return refuse })
+	if _, err := undo.Undo(t.Context(), db.DB, id, undo.Options{}); !errors.Is(err, refuse) {
+		t.Errorf("with a hook that refuses: %v", err)
 	}
+	remove()
+	mustUndo(t, db, id, undo.Options{})
+	want(t, s, "k", "one")
 }

@@ -6,40 +6,50 @@ import (
 	"github.com/bytespace/batchlog"
 )
 
-// A Value is what a key has at some point.
+// A Value is what a key has at some commit.
 type Value struct {
-	Unknown bool              // it is not known what the key has: there is no inverse
-	Present bool              // false: it has none
-	Bytes   []byte            // of a value that is no blob
-	Blob    *batchlog.BlobRef // of one that is; its content may be gone if nothing refers to it any more
+	Known  bool // false: nobody knows, as the inverse of the commit is not there
+	Exists bool // false: the key had no value
+	Bytes  []byte
+	Blob   *batchlog.BlobRef // of a value that is a blob, which DB.OpenBlob reads as long as it is there; nil: it is none
 }
 
-// A Change is what a commit, or some, did to a key.
+// valueOf is a stored value, nil for none, in memory of its own.
+func valueOf(stored []byte) (Value, error) {
+	if stored == nil {
+		return Value{Known: true}, nil
+	}
+	plain, ref, err := batchlog.ParseValue(stored)
+	if err != nil {
+		return Value{}, err
+	}
+	v := Value{Known: true, Exists: true, Blob: ref}
+	if ref == nil {
+		v.Bytes = bytes.Clone(present(plain))
+	}
+	return v, nil
+}
+
+// A Change is what a commit, or all commits between two, have done to a key.
 type Change struct {
-	ID    batchlog.ID // the commit; of a Diff: the newest one that changed the key
 	Space *batchlog.Space
 	Key   batchlog.Key
-	// Range says that the change is the deletion of all keys of the space from Key on and below High, where it isn't known which there were: there is no
-	// inverse. A nil High is no bound.
-	Range bool
+	// High is set if it is known only that the keys from Key on and below High were deleted; nil and Range: all from Key on.
 	High  batchlog.Key
-	Old   Value
-	New   Value
+	Range bool
+
+	Old, New Value
 }
 
-// stored is a value as the store holds it, or none.
-type stored struct {
-	value []byte
-	has   bool
-}
-
-func (s stored) equal(o stored) bool { return s.has == o.has && bytes.Equal(s.value, o.value) }
-
-// decode is s for those who use the package. It shares memory.
-func (s stored) decode() (Value, error) {
-	if !s.has {
-		return Value{}, nil
+func newChange(db *batchlog.DB, key, old, left []byte) (Change, error) {
+	s, k, err := db.SplitStored(key)
+	if err != nil {
+		return Change{}, err
 	}
-	value, ref, err := batchlog.ParseValue(s.value)
-	return Value{Present: true, Bytes: value, Blob: ref}, err
+	c := Change{Space: s, Key: bytes.Clone(k)}
+	if c.Old, err = valueOf(old); err != nil {
+		return Change{}, err
+	}
+	c.New, err = valueOf(left)
+	return c, err
 }

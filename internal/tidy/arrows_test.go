@@ -55,9 +55,9 @@ var testArrows = map[string][]string{
 	".":     {"local"}, // the examples need an engine
 	"local": {"enginetest"},
 	"task":  {"local"},
+	"undo":  {"local", "task"},
 
 	"history": {"local"},
-	"undo":    {"local"},
 
 	"task/subprocess": {"local"},
 	"internal/opjson": {"local"},
@@ -89,8 +89,8 @@ var testModules = map[string][]string{
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
-	"history":         {vfs},
 	"undo":            {vfs},
+	"history":         {vfs},
 	"task/subprocess": {vfs},
 	"internal/opjson": {vfs},
 }
