@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,7 +70,13 @@ func TestExamples(t *testing.T) {
 		audited = "batchlog task run audit --source users --exec 'sh audit.sh' --until-head"
 		parked  = "batchlog task run audit --source users --exec 'exit 1' --attempts 1 --poison park --until-head"
 	)
+	// Commits 1 to 20 but for what is there already; each on a key of its own, and one of ada's.
+	undoable := []string{"batchlog space configure / --undo", "batchlog put users carol c --label actor=ada", "for i in 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do batchlog put users user$i $i; done"}
 	before := map[string][]string{
+		"batchlog undo":         undoable,
+		"batchlog redo":         slices.Concat(undoable, []string{"batchlog undo 17", "batchlog undo --last actor=ada"}),
+		"batchlog show":         undoable,
+		"batchlog diff":         undoable,
 		"batchlog task show":    {audited},
 		"batchlog task pause":   {audited},
 		"batchlog task resume":  {audited, "batchlog task pause audit"},
