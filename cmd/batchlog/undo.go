@@ -163,6 +163,9 @@ func (a *app) undoError(ctx context.Context, err error) error {
 		const most = 20
 		var hint strings.Builder
 		for i, c := range conflict.Conflicts {
+			if len(conflict.Conflicts) == 1 { // the message has it
+				break
+			}
 			if i == most {
 				fmt.Fprintf(&hint, "and %s more\n", counted(len(conflict.Conflicts)-most+conflict.More, "key"))
 				break
