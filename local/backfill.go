@@ -109,7 +109,10 @@ func (b *backfill) run(ctx context.Context) (err error) {
 	}
 	err = b.scratch.Close()
 	b.scratch = nil
-	return errors.Join(err, b.e.flush(ctx, b.e.store.Applied()), b.remove())
+	if err := errors.Join(err, b.e.flush(ctx, math.MaxUint64)); err != nil { // also when all commits are flushed: inverses are none
+		return err
+	}
+	return b.remove()
 }
 
 // find finds the gaps up to what is applied.

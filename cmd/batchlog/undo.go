@@ -67,8 +67,8 @@ func newRedo(a *app) *cobra.Command {
 		Short: "Take back an undo",
 		Long: `ID is that of the undo, or of the commit that it took back. In all else it is as undo. With --last it takes back the newest undo of the commits with
 that label, unless a commit with the label has come since.`,
-		Example: `  batchlog redo 17
-  batchlog redo 17 --dry-run
+		Example: `  batchlog redo 17 --dry-run
+  batchlog redo 17
   batchlog redo --last actor=ada`,
 		Args: takes(0, 1),
 	}
@@ -161,14 +161,19 @@ func (a *app) undoError(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &conflict):
 		const most = 20
+		var hint strings.Builder
 		for i, c := range conflict.Conflicts {
-			if i == most {
-				fmt.Fprintf(a.err, "  and %s more\n", counted(len(conflict.Conflicts)-most+conflict.More, "key"))
+			if len(conflict.Conflicts) == 1 { // the message has it
 				break
 			}
-			fmt.Fprintf(a.err, "  %s\n", printable(c.String()))
+			if i == most {
+				fmt.Fprintf(&hint, "and %s more\n", counted(len(conflict.Conflicts)-most+conflict.More, "key"))
+				break
+			}
+			fmt.Fprintf(&hint, "%s\n", printable(c.String()))
 		}
-		return &hintedError{err, fmt.Sprintf("batchlog show ID%s tells what a commit has changed; --cascade takes the later ones back as well, --force leaves their keys as they are", a.dbFlag())}
+		fmt.Fprintf(&hint, "batchlog show ID%s tells what a commit has changed; --cascade takes the later ones back as well, --force leaves their keys as they are", a.dbFlag())
+		return &hintedError{err, hint.String()}
 	case errors.Is(err, batchlog.ErrNoInverse):
 		return &hintedError{interruption(ctx, err), fmt.Sprintf("batchlog space configure / --undo%s has it kept from now on; batchlog undo backfill%s adds older commits, as far as the log goes back", a.dbFlag(), a.dbFlag())}
 	}
