@@ -83,7 +83,16 @@ func state(t testing.TB, db *local.DB) string {
 }
 
 // What conflicts, and what becomes of it with Force and Cascade. Commit 1 sets a and b, commit 2 is taken back, others come in between.
-func TestConflicts(t *testing.T) {
+func TestConflicts(t *testing.T) { conflictTable(t, "strict", "force", "cascade") }
+
+// What takes a chain is the same.
+func TestConflictsLarge(t *testing.T) {
+	undo.SetSmallKeys(t, 0) // which no cascade is below
+	conflictTable(t, "strict", "force")
+	TestStackTwice(t)
+}
+
+func conflictTable(t *testing.T, hows ...string) {
 	for _, c := range []struct {
 		name      string
 		commit    []string   // commit 2
@@ -116,7 +125,8 @@ func TestConflicts(t *testing.T) {
 		{"changes nothing", []string{"a=1"}, [][]string{{"a=3"}}, "", "a=3 b=1", "a=3 b=1", "a=3 b=1", "2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for how, o := range map[string]undo.Options{"strict": {}, "force": {Force: true}, "cascade": {Cascade: true}} {
+			for _, how := range hows {
+				o := undo.Options{Force: how == "force", Cascade: how == "cascade"}
 				db := openUndo(t)
 				do(t, db, "a=1", "b=1")
 				do(t, db, c.commit...)

@@ -9,3 +9,11 @@ func SetWindowBytes(t *testing.T, n int) {
 	t.Cleanup(func() { windowBytes = was })
 	windowBytes = n
 }
+
+// SetSmallKeys has commits with more keys than that take the ways of large ones until the end of the test.
+func SetSmallKeys(t *testing.T, n int) {
+	t.Helper()
+	was := smallKeys
+	t.Cleanup(func() { smallKeys = was })
+	smallKeys = n
+}

@@ -17,6 +17,8 @@ import (
 const (
 	// largeTries is how often a chain that loses to other commits is made.
 	largeTries = 8
+	// leftMax bounds the keys that Force leaves, which are in memory until the commit is made.
+	leftMax = 100_000
 	// groupKeys and groupBytes are up to how much is compared at once with what is there.
 	groupKeys, groupBytes = 1024, 1 << 20
 )
@@ -85,8 +87,8 @@ type tally struct {
 // add adds a conflict; all says that it must be among those that are named.
 func (l *tally) add(c *change, all bool) error {
 	switch n := len(l.conflicts); {
-	case n >= smallKeys && all:
-		return &batchlog.LimitError{What: "keys that were changed since", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
+	case n >= leftMax && all:
+		return &batchlog.LimitError{What: "keys that Force leaves", Size: leftMax + 1, Limit: leftMax, Hint: "bring back an earlier state with To"}
 	case n >= conflictsMax && !all:
 		l.more++
 	default:

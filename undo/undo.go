@@ -182,8 +182,8 @@ type change struct {
 	old, left []byte // stored values, before and after it; nil: none
 }
 
-const (
-	// smallKeys and smallBytes are up to how much is taken back by a transaction. More makes a chain.
+// smallKeys and smallBytes are up to how much is taken back by a transaction. More makes a chain. Tests have less.
+var (
 	smallKeys  = 100_000
 	smallBytes = 16 << 20
 )
