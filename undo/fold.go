@@ -11,6 +11,8 @@ type step struct {
 	id  batchlog.ID // the commit
 	now batchlog.ID // in effect by this one: the commit itself, or the redo that brought it back last
 	by  batchlog.ID // taken back by this one, if it is
+	// shared says that now has brought back other steps besides: to take back this one alone is to take back id.
+	shared bool
 }
 
 // A fold is the stacks of an actor as of some commit: what all commits up to it come to, in the order of the log.
@@ -27,12 +29,15 @@ type fold struct {
 	redo []step      // what can be brought back, that which was taken back last comes last
 }
 
-// nextUndo is the commit that an undo takes back, the step itself or the redo that brought it back last; 0: there is none.
+// nextUndo is the commit that an undo takes back, the newest step or the redo that brought it back; 0: there is none.
 func (f *fold) nextUndo() batchlog.ID {
 	if len(f.undo) == 0 {
 		return 0
 	}
-	return f.undo[len(f.undo)-1].now
+	if s := f.undo[len(f.undo)-1]; !s.shared {
+		return s.now
+	}
+	return f.undo[len(f.undo)-1].id
 }
 
 // nextRedo is the commit that a redo takes back; 0: there is none.
@@ -66,30 +71,36 @@ func (f *fold) add(id batchlog.ID, labels map[string]string) {
 	}
 }
 
-// takeBack moves the step that commit undone is to what can be redone, as commit by has taken it back.
+// takeBack moves what commit undone is, a step or the redo of some, to what can be redone, as commit by has taken it back.
 func (f *fold) takeBack(undone, by batchlog.ID) bool {
-	i := slices.IndexFunc(f.undo, func(s step) bool { return s.id == undone || s.now == undone })
-	if i < 0 {
-		return false
+	is := func(s step) bool { return s.id == undone || s.now == undone }
+	found := false
+	for _, s := range slices.Backward(f.undo) {
+		if is(s) {
+			f.redo = append(f.redo, step{id: s.id, now: s.now, by: by})
+			f.last, found = by, true
+		}
 	}
-	s := f.undo[i]
-	s.by = by
-	f.undo, f.redo = slices.Delete(f.undo, i, i+1), append(f.redo, s)
-	f.last = by
-	return true
+	f.undo = slices.DeleteFunc(f.undo, is)
+	return found
 }
 
 // bringBack moves the steps that commit undo has taken back to what can be undone, as commit by has brought them back: in the opposite order.
 func (f *fold) bringBack(undo, by batchlog.ID) bool {
-	found := false
+	is := func(s step) bool { return s.by == undo }
+	first := len(f.undo)
 	for _, s := range slices.Backward(f.redo) {
-		if s.by == undo {
+		if is(s) {
 			f.undo = append(f.undo, step{id: s.id, now: by})
-			f.last, found = by, true
+			f.last = by
 		}
 	}
-	f.redo = slices.DeleteFunc(f.redo, func(s step) bool { return s.by == undo })
-	return found
+	f.redo = slices.DeleteFunc(f.redo, is)
+	back := f.undo[first:]
+	for i := range back {
+		back[i].shared = len(back) > 1
+	}
+	return len(back) > 0
 }
 
 func (f *fold) isUndone(id batchlog.ID) bool {

@@ -111,6 +111,7 @@ func TestHistoryWindows(t *testing.T) {
 type interposed struct {
 	batchlog.Engine
 	batchlog.Undoer
+	batchlog.Chainer
 	before func()
 }
 
@@ -128,7 +129,7 @@ func TestStackLastMoment(t *testing.T) {
 	s := db.Root()
 	put(t, s, "k", "a")
 	putAs(t, db, s, "ada", "k", "b")
-	e := &interposed{Engine: db.Engine(), Undoer: db.Engine().(batchlog.Undoer)}
+	e := &interposed{Engine: db.Engine(), Undoer: db.Engine().(batchlog.Undoer), Chainer: db.Engine().(batchlog.Chainer)}
 	e.before = func() {
 		if _, err := undo.Stack(db.DB, "actor", "ada").Undo(t.Context()); err != nil {
 			t.Error(err)
@@ -152,5 +153,66 @@ func TestStackLastMoment(t *testing.T) {
 		if u, _, err := stack.Next(t.Context()); err != nil || u != id {
 			t.Errorf("redo %d after a new step: %d, %v", id, u, err)
 		}
+	}
+}
+
+// A cascade takes along what others commit in the last moment.
+func TestCascadeLastMoment(t *testing.T) {
+	db := openUndo(t)
+	s := db.Root()
+	put(t, s, "k", "a")
+	id := put(t, s, "k", "b")
+	e := &interposed{Engine: db.Engine(), Undoer: db.Engine().(batchlog.Undoer), Chainer: db.Engine().(batchlog.Chainer)}
+	e.before = func() { put(t, s, "k", "c") }
+	done, err := undo.Undo(t.Context(), batchlog.New(e), id, undo.Options{Cascade: true})
+	if err != nil || commit(t, db, done).Labels[undo.LabelUndo] != "3,2" {
+		t.Fatal(done, err)
+	}
+	want(t, s, "k", "a")
+}
+
+// A large commit whose keys lie far apart.
+func TestLargeSparse(t *testing.T) {
+	undo.SetSmallKeys(t, 0)
+	db := openUndo(t)
+	s := db.Space("s")
+	var b batchlog.Batch
+	for i := range 1000 {
+		b.Put(s, batchlog.K(i), []byte("others"))
+	}
+	if _, err := db.Write(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	b.Reset()
+	for _, i := range []int{3, 400, 800, 999, 2000} {
+		b.Put(s, batchlog.K(i), []byte("new"))
+	}
+	id, err := db.Write(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, 800, "later")
+	_, err = undo.Undo(t.Context(), db.DB, id, undo.Options{})
+	if conflict := (*undo.ConflictError)(nil); !errors.As(err, &conflict) || text(conflict.Conflicts) != "s/800 by 3" {
+		t.Fatal(err)
+	}
+	mustUndo(t, db, id, undo.Options{Force: true})
+	for key, value := range map[int]string{3: "others", 400: "others", 500: "others", 800: "later", 999: "others", 2000: ""} {
+		want(t, s, key, value)
+	}
+}
+
+// A hook that refuses with a conflict is not asked again.
+func TestLargeHook(t *testing.T) {
+	undo.SetSmallKeys(t, 0)
+	db := openUndo(t)
+	id := put(t, db.Root(), "k", "v")
+	calls := 0
+	db.PreCommit(db.Root(), func(*batchlog.Tx, []batchlog.Op) error {
+		calls++
+		return fmt.Errorf("no: %w", batchlog.ErrConflict)
+	})
+	if _, err := undo.Undo(t.Context(), db.DB, id, undo.Options{}); !errors.Is(err, batchlog.ErrConflict) || calls != 1 {
+		t.Errorf("%d calls: %v", calls, err)
 	}
 }

@@ -136,9 +136,26 @@ var stackScripts = map[string]string{
 			alice a=2 b=2 > a=2 b=2 | 2 0
 			bob a=3      > a=3 b=2 | 2 0
 			cascade 1    > | 0 4
-			alice redo   > a=3 b=2 | 5 0
-			alice force 2 > a=3 | 5 6
-			alice undo   > conflict | 5 6`,
+			alice redo   > a=3 b=2 | 2 0
+			alice force 2 > a=3 | 1 6
+			alice undo   > conflict | 1 6`,
+	"all of a cascade": `
+			alice a=1  > a=1 | 1 0
+			alice a=2  > a=2 | 2 0
+			cascade 1  > | 0 3
+			alice redo > a=2 | 2 0
+			undo 4     > | 0 5
+			alice redo > a=2 | 2 0
+			alice undo > a=1 | 1 7
+			alice undo > | 0 8
+			alice redo > a=1 | 9 7
+			alice redo > a=2 | 10 0`,
+	"undone again, without a change": `
+			alice a=1    > a=1 | 1 0
+			alice a=1    > a=1 | 2 0
+			alice undo   > a=1 | 1 3
+			alice undo 2 > a=1 | 1 3
+			alice redo   > a=1 | 5 0`,
 	"forced, then back": `
 			alice a=1 b=1 > a=1 b=1 | 1 0
 			bob b=2       > a=1 b=2 | 1 0
