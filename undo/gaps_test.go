@@ -162,10 +162,11 @@ func TestCascadeLastMoment(t *testing.T) {
 	s := db.Root()
 	put(t, s, "k", "a")
 	id := put(t, s, "k", "b")
+	put(t, s, "other", "x")
 	e := &interposed{Engine: db.Engine(), Undoer: db.Engine().(batchlog.Undoer), Chainer: db.Engine().(batchlog.Chainer)}
 	e.before = func() { put(t, s, "k", "c") }
 	done, err := undo.Undo(t.Context(), batchlog.New(e), id, undo.Options{Cascade: true})
-	if err != nil || commit(t, db, done).Labels[undo.LabelUndo] != "3,2" {
+	if err != nil || commit(t, db, done).Labels[undo.LabelUndo] != "4,2" {
 		t.Fatal(done, err)
 	}
 	want(t, s, "k", "a")
