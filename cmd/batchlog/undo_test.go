@@ -49,7 +49,8 @@ func TestUndoCommands(t *testing.T) {
 	c.fails(exitConflict, []string{`"alice" in users, by commit 10`, "--cascade", "--force"}, "undo", "2")
 	c.fails(exitConflict, []string{"can't be taken back"}, "undo", "2", "--force")
 	c.fails(exitNotFound, []string{"commit 99"}, "undo", "99")
-	c.fails(exitNotFound, []string{"nothing to redo"}, "redo", "--last", "actor=ada")
+	c.fails(exitConflict, []string{"commit 9 can't be taken back", "by commit 10"}, "redo", "--last", "actor=ada") // hers was in the cascade
+	c.fails(exitNotFound, []string{"nothing to redo"}, "redo", "--last", "actor=eve")
 	c.fails(exitError, []string{"not undone"}, "redo", "1")
 	c.fails(exitUsage, []string{"ID or --last"}, "undo")
 	c.fails(exitUsage, []string{"ID or --last"}, "undo", "3", "--last", "a=b")
