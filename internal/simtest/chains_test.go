@@ -20,7 +20,9 @@ import (
 // A chainStep is what is added to a chain: an op, or a copy.
 type chainStep struct {
 	op   op
-	copy *spaceCopy // nil: it is the op
+	copy *spaceCopy // nil: it is none
+
+	revert *spaceRevert // nil: it is none
 }
 
 // A spaceCopy copies or moves keys of one space, or of a subtree, to another.
@@ -84,9 +86,12 @@ func (c *spaceCopy) apply(base, out state) {
 func after(base state, chain []chainStep) state {
 	out := maps.Clone(base)
 	for _, s := range chain {
-		if s.copy != nil {
+		switch {
+		case s.copy != nil:
 			s.copy.apply(base, out)
-		} else {
+		case s.revert != nil:
+			s.revert.apply(out)
+		default:
 			out.op(s.op)
 		}
 	}
@@ -281,18 +286,7 @@ func (r *run) stepCommitChain() { r.commitChain(r.rng.IntN(len(r.chains))) }
 func (r *run) commitChain(i int) {
 	r.t.Helper()
 	o := r.chains[i]
-	if o.chain.Progress == nil && r.rng.IntN(2) == 0 {
-		busy := 1 + r.rng.IntN(3)
-		o.chain.Progress = func(p batchlog.ChainProgress) {
-			// Nobody else commits while a copy catches up for the last time.
-			if p.Stage == "catch up" || busy == 0 || r.disk.isFull() || r.disk.crashed() || r.disk.faults() > 0 {
-				return
-			}
-			busy--
-			r.met["written during "+p.Stage]++
-			r.submit(r.randomCommit())
-		}
-	}
+	r.busyChain(o)
 	ctx, cancel := r.context()
 	defer cancel()
 	failed := o.chain.Err()
@@ -319,6 +313,23 @@ func (r *run) commitChain(i int) {
 		err := o.chain.Close()
 		if err != nil && !r.excusedChain(err) {
 			r.must("close a chain", err)
+		}
+	}
+}
+
+// busyChain has commits made under way, sometimes.
+func (r *run) busyChain(o *openChain) {
+	r.t.Helper()
+	if o.chain.Progress == nil && r.rng.IntN(2) == 0 {
+		busy := 1 + r.rng.IntN(3)
+		o.chain.Progress = func(p batchlog.ChainProgress) {
+			// Nobody else commits while a copy catches up for the last time.
+			if p.Stage == "catch up" || busy == 0 || r.disk.isFull() || r.disk.crashed() || r.disk.faults() > 0 {
+				return
+			}
+			busy--
+			r.met["written during "+p.Stage]++
+			r.submit(r.randomCommit())
 		}
 	}
 }
