@@ -185,6 +185,19 @@ func (v *View) Blob(ctx context.Context, s *Space, k Key) (*Blob, error) {
 	return v.db.openValue(ctx, s, k, stored)
 }
 
+// OpenBlob opens the blob that ref refers to, whoever has put it; without it the error is an [ErrNotFound]. It is there as long as something refers to it.
+func (db *DB) OpenBlob(ctx context.Context, ref BlobRef) (*Blob, error) {
+	e, ok := db.engine.(Blobber)
+	if !ok {
+		return nil, fmt.Errorf("blobs on this engine: %w", ErrUnsupported)
+	}
+	in, err := e.OpenBlob(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", ref, err)
+	}
+	return &Blob{in: in, ref: ref, isBlob: true, where: "blob " + ref.String()}, nil
+}
+
 // openValue opens what a stored value stands for.
 func (db *DB) openValue(ctx context.Context, s *Space, k Key, stored []byte) (*Blob, error) {
 	value, ref, err := ParseValue(stored)

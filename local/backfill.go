@@ -104,7 +104,8 @@ func (b *backfill) run(ctx context.Context) (err error) {
 	}
 	defer b.endWaiting(ctx)()
 	if err := b.replay(ctx); err != nil {
-		return errors.Join(err, b.keep())
+		b.keep()
+		return err
 	}
 	err = b.scratch.Close()
 	b.scratch = nil
@@ -262,22 +263,22 @@ func (b *backfill) takeOver() error {
 	return nil
 }
 
-// keep makes durable how far the scratch store is, unless the disk is full.
-func (b *backfill) keep() error {
+// keep makes durable how far the scratch store is, unless the disk is full: what it lacks is made again.
+func (b *backfill) keep() {
 	if b.scratch.Failed() != nil || b.scratch.NoSpace() {
-		return nil
+		return
 	}
 	done, err := b.scratch.Flush()
 	if err != nil {
-		return nil // it is closed: what it lacks is made again
+		return
 	}
 	for {
 		select {
 		case <-done:
-			return nil
+			return
 		case <-time.After(scratchPoll):
 			if b.scratch.Failed() != nil || b.scratch.NoSpace() {
-				return nil
+				return
 			}
 		}
 	}

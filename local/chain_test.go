@@ -117,6 +117,35 @@ func TestChainLarge(t *testing.T) {
 	check(chainDB(t, Options{FS: fs.CrashClone(vfs.CrashCloneCfg{})}))
 }
 
+// Verify applies a chain after the commits before it, also where it reads them at once.
+func TestVerifyChainOrder(t *testing.T) {
+	fs := vfs.NewMem()
+	db := chainDB(t, Options{FS: fs, ChainBytes: 16 << 20})
+	s := db.Space("s")
+	for range 2 {
+		var b batchlog.Batch
+		b.DeleteRange(s, batchlog.Range{})
+		if _, err := db.Write(t.Context(), &b); err != nil {
+			t.Fatal(err)
+		}
+		c, err := db.Chain(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for i := range 60_000 {
+			c.Put(s, batchlog.K(i), make([]byte, 100))
+		}
+		if _, err := c.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	verified(t, chainDB(t, Options{FS: fs})) // reads the file
+}
+
 func head(t *testing.T, db *DB) batchlog.ID {
 	t.Helper()
 	id, err := db.Head(t.Context())

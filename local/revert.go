@@ -279,13 +279,14 @@ func (g *stage) lookUp(ctx context.Context) error {
 	}
 	slices.Sort(keys)
 	inChain := map[string]bool{}
-	note := func(n chainsort.Net) error {
-		inChain[string(n.Key)] = true
-		return nil
-	}
+	note := func(n chainsort.Net) { inChain[string(n.Key)] = true }
 	if len(keys) <= lateMax {
 		for _, key := range keys {
-			if err := g.sorter.Net(ctx, []byte(key), append([]byte(key), 0), note); err != nil {
+			err := g.sorter.Net(ctx, []byte(key), append([]byte(key), 0), func(n chainsort.Net) error {
+				note(n)
+				return nil
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -296,7 +297,7 @@ func (g *stage) lookUp(ctx context.Context) error {
 				rest = rest[1:]
 			}
 			if len(rest) > 0 && rest[0] == string(n.Key) {
-				return note(n)
+				note(n)
 			}
 			return nil
 		})

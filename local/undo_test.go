@@ -98,8 +98,8 @@ func (w *undoWriter) write() {
 	w.t.Helper()
 	ctx := w.t.Context()
 	var err error
-	switch n := w.rng.IntN(20); {
-	case n == 0:
+	switch w.rng.IntN(20) {
+	case 0:
 		var c *batchlog.Chain
 		if c, err = w.db.Chain(ctx); err != nil {
 			break
@@ -113,7 +113,7 @@ func (w *undoWriter) write() {
 			c.Put(s, batchlog.K(w.rng.IntN(300)), fmt.Appendf(nil, "%d %0100d", i, i))
 		}
 		_, err = c.Commit(ctx)
-	case n == 1:
+	case 1:
 		_, err = w.db.CopyRange(ctx, w.db.Space("c"), w.db.Space("a"), batchlog.Range{})
 	default:
 		var b batchlog.Batch

@@ -194,20 +194,31 @@ func (f *fold) apply(ctx context.Context) (whole bool, err error) {
 				r.add(Problem{What: fmt.Sprintf("commit %d is older than the one before it", rec.ID), ID: rec.ID})
 			}
 			lastTime = rec.Time
+			if rec.Chain != nil { // some of it may be loaded at once
+				if err := f.applyScratch(records[:i]); err != nil {
+					return false, err
+				}
+			}
 			if err := f.take(ctx, rec); err != nil {
 				return false, err
 			}
 		}
-		if f.compare {
-			if f.scratch.NoSpace() {
-				return false, fmt.Errorf("scratch store: %w", batchlog.ErrNoSpace)
-			}
-			if err := f.scratch.Apply(records); err != nil {
-				return false, err
-			}
+		if err := f.applyScratch(records); err != nil {
+			return false, err
 		}
 		f.progress(Progress{Stage: "commits", Done: int64(scanned - r.First + 1), Total: int64(r.Last - r.First + 1), Unit: "commits"})
 	}
+}
+
+// applyScratch applies those of records that the scratch store does not have yet.
+func (f *fold) applyScratch(records []batchlog.Record) error {
+	if !f.compare || len(records) == 0 {
+		return nil
+	}
+	if f.scratch.NoSpace() {
+		return fmt.Errorf("scratch store: %w", batchlog.ErrNoSpace)
+	}
+	return f.scratch.Apply(records[f.scratch.Applied()+1-records[0].ID:])
 }
 
 // The values of the scratch store: what the last op on a key was. Where the log is complete nothing stands for a key that was deleted.

@@ -131,6 +131,7 @@ type configureFlags struct {
 	hotTTL       duration
 	segmentBytes byteSize
 	blobBytes    byteSize
+	undo         bool
 	dirs         []string
 	dryRun       bool
 }
@@ -145,6 +146,8 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 		Example: `  batchlog space configure / --hot-ttl 30d --dry-run
   batchlog space configure / --segment-bytes 16MiB
   batchlog space configure / --blob-bytes 1MiB
+  batchlog space configure / --undo
+  batchlog space configure / --undo=false
   batchlog space configure / --hot-ttl 0s`,
 		Args: takes(1, 1),
 	}
@@ -155,6 +158,7 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 	cmd.Flags().Var(&flags.hotTTL, "hot-ttl", "how long sealed segments stay in the database's directory, as 12h or 30d; 0s: for ever")
 	cmd.Flags().Var(&flags.segmentBytes, "segment-bytes", "size at which a segment is sealed and the next one begun, as 64MiB; 0: the default")
 	cmd.Flags().Var(&flags.blobBytes, "blob-bytes", "size from which on values are blobs, outside of log and store, as 1MiB, at least 1KiB; 0: only those that are put as such")
+	cmd.Flags().BoolVar(&flags.undo, "undo", false, "keep what commits overwrite, so that they can be taken back")
 	cmd.Flags().StringArrayVar(&flags.dirs, "dir", nil, "`DIR` for segments, which are striped over all that are given; '' alone: the database's own")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "say what would change, and change nothing")
 	return cmd
@@ -196,6 +200,9 @@ func (a *app) configure(ctx context.Context, space string, flags configureFlags,
 				return usagef("--blob-bytes %s is larger than a value that is no blob can be", bytesText(int64(flags.blobBytes)))
 			}
 			config.BlobBytes = int(flags.blobBytes)
+		}
+		if given("undo") {
+			config.Undo = flags.undo
 		}
 		if given("dir") {
 			config.Dirs = slices.DeleteFunc(flags.dirs, func(d string) bool { return d == "" })

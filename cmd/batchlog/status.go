@@ -90,6 +90,9 @@ func statusText(dir string, s batchlog.Status, holds []task.Hold) string {
 			rows = append(rows, []string{"", "damaged: " + d})
 		}
 	}
+	if s.Undo.On || len(s.Undo.Have) > 0 {
+		rows = append(rows, []string{"undo", undoText(s)})
+	}
 	for _, h := range holds {
 		rows = append(rows, []string{"task " + printable(h.Task), fmt.Sprintf("holds the log from commit %s on, %s, since %s", countText(int64(h.First)), bytesText(h.Bytes), sinceText(h))})
 	}
@@ -106,6 +109,30 @@ func logText(l batchlog.LogStatus) string {
 	text := fmt.Sprintf("commits %s to %s, %s in %s", countText(int64(l.First)), countText(int64(l.Last)), bytesText(l.Bytes), counted(l.Segments, "segment"))
 	if !l.Oldest.IsZero() {
 		text += ", since " + l.Oldest.Local().Format(time.DateTime)
+	}
+	return text
+}
+
+// undoText is which commits can be taken back, for people.
+func undoText(s batchlog.Status) string {
+	text := "off"
+	if s.Undo.On {
+		text = "on"
+	}
+	if len(s.Undo.Have) == 0 {
+		return text + "; no commit can be taken back yet"
+	}
+	const most = 3
+	var rows []string
+	for _, r := range s.Undo.Have {
+		rows = append(rows, fmt.Sprintf("%s to %s", countText(int64(r.First)), countText(int64(r.Last))))
+	}
+	if n := len(rows); n > most {
+		rows = append([]string{"…"}, rows[n-most:]...)
+	}
+	text += "; commits " + strings.Join(rows, ", ") + " can be taken back"
+	if s.Undo.Have[0].First > s.Oldest || len(s.Undo.Have) > 1 {
+		text += "; undo backfill adds the rest"
 	}
 	return text
 }

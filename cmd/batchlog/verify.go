@@ -17,7 +17,7 @@ func newVerify(a *app) *cobra.Command {
 		Use:   "verify",
 		Short: "Check the log against itself and the store against the log",
 		Long: `All bytes of the log are read and their sums checked; then all commits are applied once more and compared with what the
-store holds. What is wrong is listed, with exit code 1. It changes nothing.`,
+store holds, and, where undo is on, with what it says that they have overwritten. What is wrong is listed, with exit code 1. It changes nothing.`,
 		Example: `  batchlog verify
   batchlog verify --log-only --json`,
 		Args: cobra.ArbitraryArgs,
@@ -53,6 +53,7 @@ type reportJSON struct {
 	Segments int64         `json:"segments"`
 	Bytes    int64         `json:"bytes"`
 	Keys     int64         `json:"keys"`
+	Inverses int64         `json:"inverses"`
 	Blobs    int64         `json:"blobs"`
 	BlobSize int64         `json:"blobBytes"`
 	Complete bool          `json:"complete"`
@@ -133,7 +134,7 @@ func problemOf(err error) local.Problem {
 func jsonOf(r local.Report, logOnly bool) reportJSON {
 	out := reportJSON{
 		OK: len(r.Problems) == 0, First: r.First, Last: r.Last, Commits: r.Commits, Ops: r.Ops, Segments: r.Segments,
-		Bytes: r.Bytes, Keys: r.Keys, Blobs: r.Blobs, BlobSize: r.BlobBytes, Complete: r.Complete, LogOnly: logOnly, Problems: []problemJSON{},
+		Bytes: r.Bytes, Keys: r.Keys, Inverses: r.Inverses, Blobs: r.Blobs, BlobSize: r.BlobBytes, Complete: r.Complete, LogOnly: logOnly, Problems: []problemJSON{},
 	}
 	for _, p := range r.Problems {
 		out.Problems = append(out.Problems, problemJSON{What: p.What, File: p.File, Offset: p.Offset, ID: p.ID, Space: p.Space, Key: p.Key})
@@ -157,6 +158,9 @@ func reportText(r local.Report, logOnly bool) string {
 	default:
 		text += fmt.Sprintf("store  %s, compared as far as the log goes: it begins with commit %d, and keys that no commit since has touched could not be\n",
 			counted(r.Keys, "key"), r.First)
+	}
+	if r.Inverses > 0 {
+		text += fmt.Sprintf("undo   what %s overwrote, compared with the log\n", counted(r.Inverses, "commit"))
 	}
 	if r.Blobs > 0 {
 		text += fmt.Sprintf("blobs  %s, %s, each read and compared with its hash\n", counted(r.Blobs, "blob"), bytesText(r.BlobBytes))

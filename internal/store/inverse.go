@@ -313,7 +313,10 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 		if err != nil {
 			return err
 		}
-		if last := b.first + batchlog.ID(len(b.inverses)) - 1; high < b.first || high > last {
+		if b.first > high { // a backfill that was interrupted has left what the next one has made again
+			continue
+		}
+		if last := b.first + batchlog.ID(len(b.inverses)) - 1; high > last {
 			return &batchlog.InverseError{ID: high}
 		}
 		for ; high >= b.first; high-- {

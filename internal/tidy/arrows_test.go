@@ -55,6 +55,7 @@ var testArrows = map[string][]string{
 	".":     {"local"}, // the examples need an engine
 	"local": {"enginetest"},
 	"task":  {"local"},
+	"undo":  {"local", "task"},
 
 	"history": {"local"},
 
@@ -88,6 +89,7 @@ var testModules = map[string][]string{
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
+	"undo":            {vfs},
 	"history":         {vfs},
 	"task/subprocess": {vfs},
 	"internal/opjson": {vfs},
