@@ -126,9 +126,7 @@ func (r *run) addRevert(o *openChain, v *spaceRevert) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { o.cancel(context.Cause(ctx)) })()
 	err := o.chain.Revert(r.spaces[v.space], v.to)
-	if err != nil {
-		o.lost, o.err = true, err
-	}
+	o.lost, o.noInverse = o.lost || err != nil, errors.Is(err, batchlog.ErrNoInverse)
 	o.blobs = true // or may have
 	o.commit.chain = append(o.commit.chain, chainStep{revert: v})
 	return err

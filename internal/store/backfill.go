@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/bytespace/batchlog"
 	"github.com/cockroachdb/pebble/v2"
@@ -19,6 +20,10 @@ func (s *Store) CopyInverses(from *Store, row batchlog.IDRange) (err error) {
 	}
 	defer from.use.leave()
 	if err := s.Failed(); err != nil {
+		return err
+	}
+	rows, err := s.inverseRows(s.Applied())
+	if err != nil {
 		return err
 	}
 	it, err := from.inverseIter(row.First)
@@ -59,7 +64,11 @@ func (s *Store) CopyInverses(from *Store, row batchlog.IDRange) (err error) {
 			return err
 		}
 	}
-	if err := errors.Join(it.Error(), b.Set(inverseRowKey(row.First), idBytes(row.Last), nil)); err != nil {
+	err = it.Error()
+	if !slices.ContainsFunc(rows, func(r batchlog.IDRange) bool { return r.First <= row.First && row.Last <= r.Last }) { // else it must stay as it is
+		err = errors.Join(err, b.Set(inverseRowKey(row.First), idBytes(row.Last), nil))
+	}
+	if err != nil {
 		return err
 	}
 	return s.db.Apply(b, pebble.NoSync)
