@@ -23,14 +23,13 @@ import (
 //	undo/chains     tables that it makes of chains
 type backfilling struct {
 	sync.Mutex               // held while one is under way
+	taken      bool          // what was taken over may not be durable yet
 	hold       atomic.Uint64 // the first commit that is needed from the log
 }
 
 const (
-	// scratchBytes is the memory that the scratch store gathers changes in, and that it caches blocks in.
+	// scratchBytes is the memory that the scratch store gathers changes in, and that it caches blocks in, but for databases with less.
 	scratchBytes = 16 << 20
-	// takeOverEvery is after how many bytes of applied commits inverses are taken over.
-	takeOverEvery = 8 << 20
 	// scratchPoll is how often a backfill that is to end looks whether its scratch store waits for space.
 	scratchPoll = 50 * time.Millisecond
 )
@@ -73,8 +72,11 @@ func (b *backfill) run(ctx context.Context) (err error) {
 	if err := b.e.hold(ctx, batchlog.ReadOptions{}); err != nil {
 		return err
 	}
-	if err := b.find(); err != nil || len(b.gaps) == 0 {
-		return errors.Join(err, b.remove())
+	if err := b.find(); err != nil {
+		return err
+	}
+	if len(b.gaps) == 0 {
+		return b.finish(ctx)
 	}
 	if b.e.log.Oldest() > 1 {
 		return &batchlog.InverseError{ID: b.gaps[0].First, Gone: true}
@@ -109,7 +111,30 @@ func (b *backfill) run(ctx context.Context) (err error) {
 	}
 	err = b.scratch.Close()
 	b.scratch = nil
-	return errors.Join(err, b.e.flush(ctx, b.e.store.Applied()), b.remove())
+	if err != nil {
+		return err
+	}
+	return b.finish(ctx)
+}
+
+// finish makes what was taken over durable, and then removes the scratch store: until then nothing else has it.
+func (b *backfill) finish(ctx context.Context) error {
+	if err := b.e.keepTaken(ctx); err != nil {
+		return err
+	}
+	return b.remove()
+}
+
+// keepTaken makes durable what was taken over from the scratch store. It comes without a commit: the mark of the store may be durable, and it not.
+func (e *engine) keepTaken(ctx context.Context) error {
+	if !e.backfill.taken {
+		return nil
+	}
+	if err := e.flushAll(ctx); err != nil {
+		return err
+	}
+	e.backfill.taken = false
+	return nil
 }
 
 // find finds the gaps up to what is applied.
@@ -150,9 +175,17 @@ func (b *backfill) open() (err error) {
 	}
 	b.scratch, err = store.Open(store.Options{
 		FS: b.e.opts.FS, Dir: filepath.Join(b.dir, storeName), Staging: filepath.Join(b.dir, chainsName), Logger: b.e.opts.Logger,
-		CacheBytes: scratchBytes, MemTableBytes: scratchBytes, InverseLimit: b.o.Limit,
+		CacheBytes: scratchBytes, MemTableBytes: b.memory(), InverseLimit: b.o.Limit,
 	})
 	return err
+}
+
+// memory is that of the scratch store.
+func (b *backfill) memory() int64 {
+	if own := b.e.opts.MemTableBytes; own > 0 {
+		return min(own, scratchBytes)
+	}
+	return scratchBytes
 }
 
 // endWaiting closes the scratch store should it wait for space on the disk when ctx has ended. The function that it returns ends that.
@@ -214,7 +247,7 @@ func (b *backfill) replay(ctx context.Context) (err error) {
 			records = records[n:]
 			b.tell(until)
 		}
-		if bytes >= takeOverEvery {
+		if bytes >= b.memory()/2 {
 			if err := b.takeOver(); err != nil {
 				return err
 			}
@@ -249,6 +282,7 @@ func (b *backfill) takeOver() error {
 				continue
 			}
 			take := batchlog.IDRange{First: g.First, Last: min(g.Last, r.Last)}
+			b.e.backfill.taken = true
 			if err := b.e.store.CopyInverses(b.scratch, take); err != nil {
 				return err
 			}

@@ -31,6 +31,7 @@ type spaceCopy struct {
 	low, high  string
 	open       bool // no upper bound
 	tree, move bool
+	filled     map[int]bool // spaces that had keys when it was added to its chain
 }
 
 // treePairs are the pairs of spaces between which subtrees may be copied, and stay among the spaces there are.
@@ -53,6 +54,11 @@ func modelOp(o batchlog.Op) op {
 	}
 }
 
+// String is what is copied, for messages.
+func (c spaceCopy) String() string {
+	return fmt.Sprintf("%d to %d, %q to %q (open %t), tree %t, move %t", c.src, c.dst, c.low, c.high, c.open, c.tree, c.move)
+}
+
 func (c *spaceCopy) contains(key string) bool {
 	return c.tree || key >= c.low && (c.open || key < c.high)
 }
@@ -65,12 +71,8 @@ func (c *spaceCopy) apply(base, out state) {
 	has := func(p place) bool {
 		return (p.space == c.src || c.tree && within(p.space, c.src)) && c.contains(p.key)
 	}
-	filled := map[int]bool{}
-	for p := range base {
-		if has(p) {
-			filled[p.space] = true
-		}
-	}
+	filled := base.filled()
+	maps.Copy(filled, c.filled) // that they were emptied meanwhile makes no difference to what the chain has put there
 	if c.move {
 		maps.DeleteFunc(out, func(p place, _ string) bool { return has(p) && (!c.tree || filled[p.space]) })
 	}
@@ -80,6 +82,15 @@ func (c *spaceCopy) apply(base, out state) {
 			out[place{spaceOf(append(slices.Clone(worldPaths[c.dst]), rest...)), p.key}] = v
 		}
 	}
+}
+
+// filled are the spaces that have keys.
+func (s state) filled() map[int]bool {
+	filled := map[int]bool{}
+	for p := range s {
+		filled[p.space] = true
+	}
+	return filled
 }
 
 // after is the state after a chain.
@@ -202,9 +213,9 @@ func (r *run) fillChain(o *openChain) {
 	}
 	if r.rng.IntN(3) == 0 {
 		c := r.randomCopy()
-		err := r.addCopy(o, c)
+		err := r.addCopy(o, &c)
 		o.lost = o.lost || err != nil
-		r.log("chain: copy %+v: %v", c, err)
+		r.log("chain: copy %s: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 		o.blobs = true // or may have
 	}
@@ -236,7 +247,8 @@ func (r *run) randomCopy() spaceCopy {
 }
 
 // addCopy adds a copy, which waits for the store, also when that waits for space: then the chain is given up.
-func (r *run) addCopy(o *openChain, c spaceCopy) error {
+func (r *run) addCopy(o *openChain, c *spaceCopy) error {
+	c.filled = r.model.now.filled()
 	ctx, cancel := r.context()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { o.cancel(context.Cause(ctx)) })()
@@ -263,9 +275,9 @@ func (r *run) stepCopy() {
 	r.t.Helper()
 	r.stepChainOf(func(o *openChain) {
 		c := r.randomCopy()
-		err := r.addCopy(o, c)
+		err := r.addCopy(o, &c)
 		o.lost = o.lost || err != nil
-		r.log("copy %+v: %v", c, err)
+		r.log("copy %s: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 	})
 }

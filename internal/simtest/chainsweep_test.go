@@ -71,9 +71,9 @@ func (s *story) fill(o *openChain, space, n int) {
 }
 
 func (s *story) copy(o *openChain, c spaceCopy) {
-	err := s.addCopy(o, c)
+	err := s.addCopy(o, &c)
 	o.lost = o.lost || err != nil
-	s.log("copy %+v: %v", c, err)
+	s.log("copy %s: %v", c, err)
 	o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 }
 

@@ -31,7 +31,7 @@ func (s *Store) CopyInverses(from *Store, row batchlog.IDRange) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	const some = 1 << 20 // bytes written at once
+	some := int(s.chainBatchBytes()) // bytes written at once
 	b := s.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	write := func(more int) error {
