@@ -125,12 +125,12 @@ func (b *backfill) finish(ctx context.Context) error {
 	return b.remove()
 }
 
-// keepTaken makes durable what was taken over from the scratch store. It comes without a commit: the mark of the store may be durable, and it not.
+// keepTaken makes durable what was taken over from the scratch store. It comes without a commit: all commits may be flushed, and it not.
 func (e *engine) keepTaken(ctx context.Context) error {
 	if !e.backfill.taken {
 		return nil
 	}
-	if err := e.flushAll(ctx); err != nil {
+	if err := e.flush(ctx, math.MaxUint64); err != nil {
 		return err
 	}
 	e.backfill.taken = false
@@ -297,11 +297,12 @@ func (b *backfill) takeOver() error {
 	return nil
 }
 
-// keep makes durable how far the scratch store is, unless the disk is full: what it lacks is made again.
+// keep makes durable how far the scratch store is, unless the disk is full or fails: what it lacks is made again.
 func (b *backfill) keep() {
 	if b.scratch.Failed() != nil || b.scratch.NoSpace() {
 		return
 	}
+	trouble := b.scratch.Trouble()
 	done, err := b.scratch.Flush()
 	if err != nil {
 		return
@@ -311,7 +312,7 @@ func (b *backfill) keep() {
 		case <-done:
 			return
 		case <-time.After(scratchPoll):
-			if b.scratch.Failed() != nil || b.scratch.NoSpace() {
+			if b.scratch.Failed() != nil || b.scratch.NoSpace() || b.scratch.Trouble() != trouble {
 				return
 			}
 		}

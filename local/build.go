@@ -45,7 +45,7 @@ func (g *stage) build(ctx context.Context) error {
 // stretch adds the net effect of what is in s to what is built. One goroutine merges and writes the file, another makes the tables.
 func (g *stage) stretch(ctx context.Context, s *chainsort.Sorter, what string) (err error) {
 	total, _, _ := s.Size()
-	w := &builder{stage: g, built: g.built, what: what, total: total}
+	w := &builder{stage: g, ctx: ctx, built: g.built, what: what, total: total}
 	if g.built.chain != nil {
 		w.start()
 	}
@@ -70,6 +70,7 @@ func (b *built) ref(l *seglog.Log) *batchlog.ChainRef {
 // A builder takes the ops of a stretch.
 type builder struct {
 	stage       *stage
+	ctx         context.Context //nolint:containedctx // of one stretch
 	built       *built
 	what        string
 	done, total int64
@@ -91,6 +92,11 @@ func (w *builder) take(n chainsort.Net) error {
 	kind, ok := opKind(n.Kind)
 	if !ok {
 		return nil // nothing is left of what there was
+	}
+	if r := w.stage.revert; r != nil {
+		if there, err := r.there(w.ctx, kind, n.Key, n.Value); there || err != nil {
+			return err
+		}
 	}
 	var high []byte
 	if kind == batchlog.OpDeleteRange {

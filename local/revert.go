@@ -13,8 +13,9 @@ import (
 )
 
 // A revert puts the inverses of all commits since into the chain, from the newest to the oldest, so that of each key the oldest wins: the value that the key had
-// then. That takes time with what has changed since, while others commit. Keys that they write meanwhile, and that the chain is not about, had not
-// changed until then: they get back what they had when the revert began. The last of these are looked up while nobody else commits.
+// then. What has that value, by the view that the revert began with, is left out again when the chain is built. That takes time with what has changed since, while
+// others commit. Keys that they write meanwhile get the value that the chain knows of, or, if it is not about them, that which they had when the revert began, as they had not changed
+// until then. The last of these are looked up while nobody else commits.
 type reverting struct {
 	batchlog.Revert
 	view     batchlog.Snapshot // when it began
@@ -267,7 +268,16 @@ func (g *stage) followOthers(ctx context.Context) (err error) {
 	}
 }
 
-// lookUp decides what becomes of the keys that others have written: those that the chain is about need nothing.
+// there reports whether a key had what it is to get when the revert began.
+func (r *reverting) there(ctx context.Context, kind batchlog.OpKind, key, value []byte) (bool, error) {
+	now, err := r.view.Get(ctx, key)
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return kind == batchlog.OpDelete, nil
+	}
+	return err == nil && kind == batchlog.OpPut && bytes.Equal(now, value), err
+}
+
+// lookUp decides what becomes of the keys that others have written.
 func (g *stage) lookUp(ctx context.Context) error {
 	r := g.revert
 	if len(r.fresh) == 0 {
@@ -278,16 +288,19 @@ func (g *stage) lookUp(ctx context.Context) error {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	inChain := map[string]bool{}
-	note := func(n chainsort.Net) { inChain[string(n.Key)] = true }
+	known := map[string]bool{} // to the chain
+	take := func(n chainsort.Net) error {
+		known[string(n.Key)] = true
+		kind := batchlog.OpDelete
+		if n.Kind == chainsort.NetPut {
+			kind = batchlog.OpPut
+		}
+		return r.addLate(kind, n.Key, n.Value)
+	}
 	if len(keys) <= lateMax {
 		for _, key := range keys {
-			err := g.sorter.Net(ctx, []byte(key), append([]byte(key), 0), func(n chainsort.Net) error {
-				note(n)
-				return nil
-			})
-			if err != nil {
-				return err
+			if err := g.sorter.Net(ctx, []byte(key), append([]byte(key), 0), take); err != nil {
+				return chainError(err)
 			}
 		}
 	} else {
@@ -297,16 +310,16 @@ func (g *stage) lookUp(ctx context.Context) error {
 				rest = rest[1:]
 			}
 			if len(rest) > 0 && rest[0] == string(n.Key) {
-				note(n)
+				return take(n)
 			}
 			return nil
 		})
 		if err != nil {
-			return err
+			return chainError(err)
 		}
 	}
 	for _, key := range keys {
-		if !inChain[key] {
+		if !known[key] {
 			if err := g.restoreLate(ctx, []byte(key)); err != nil {
 				return err
 			}
@@ -327,21 +340,29 @@ func (g *stage) restoreLate(ctx context.Context, key []byte) error {
 	if g.e.roster.Derives(path) {
 		return nil
 	}
-	r.count++
 	value, err := r.view.Get(ctx, key)
-	switch {
-	case errors.Is(err, batchlog.ErrNotFound):
-		r.late = batchlog.AppendOp(r.late, batchlog.OpDelete, key, nil)
-	case err != nil:
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return r.addLate(batchlog.OpDelete, key, nil)
+	}
+	if err != nil {
 		return err
-	default:
-		if _, ref, err := batchlog.ParseValue(value); err != nil {
+	}
+	return r.addLate(batchlog.OpPut, key, value)
+}
+
+// addLate adds an op on a key that others have written.
+func (r *reverting) addLate(kind batchlog.OpKind, key, value []byte) error {
+	if kind == batchlog.OpPut {
+		_, ref, err := batchlog.ParseValue(value)
+		if err != nil {
 			return err
-		} else if ref != nil {
+		}
+		if ref != nil {
 			r.blobs++
 		}
-		r.late = batchlog.AppendOp(r.late, batchlog.OpPut, key, value)
 	}
+	r.count++
+	r.late = batchlog.AppendOp(r.late, kind, key, value)
 	if len(r.late) > revertLateBytes {
 		return errLate
 	}

@@ -103,26 +103,14 @@ func (e *engine) held(ctx context.Context) (batchlog.ID, error) {
 
 // flush makes the store durable up to id at least.
 func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
-	return e.flushUnless(ctx, func() (done bool, err error) {
-		flushed, err := e.store.Flushed()
-		return flushed >= id, err
-	})
-}
-
-// flushAll makes all that the store has durable, also what came without a commit.
-func (e *engine) flushAll(ctx context.Context) error {
-	return e.flushUnless(ctx, func() (bool, error) { return false, nil })
-}
-
-// flushUnless makes the store durable unless that is done already, when nobody else does.
-func (e *engine) flushUnless(ctx context.Context, isDone func() (bool, error)) error {
 	select {
 	case e.flushing <- struct{}{}:
 		defer func() { <-e.flushing }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if flushed, err := isDone(); err != nil || flushed {
+	flushed, err := e.store.Flushed()
+	if err != nil || flushed >= id {
 		return err
 	}
 	trouble := e.store.Trouble()

@@ -187,7 +187,6 @@ func TestUndoBackfill(t *testing.T) {
 	if err := db.Backfill(t.Context(), batchlog.BackfillOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.write()
 	all = states(t, db)
 	for id := 1; id < len(all); id++ {
 		mustInvert(t, db, batchlog.ID(id), all[id-1], all[id])
@@ -195,6 +194,14 @@ func TestUndoBackfill(t *testing.T) {
 	st, err = db.Status(t.Context())
 	if err != nil || len(st.Undo.Have) != 1 || st.Undo.Ready != head(t, db) {
 		t.Errorf("undo %+v, %v", st.Undo, err)
+	}
+	have := fmt.Sprint(st.Undo.Have)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = chainDB(t, Options{FS: fs})
+	if st, err = db.Status(t.Context()); err != nil || fmt.Sprint(st.Undo.Have) != have {
+		t.Errorf("undo after it was opened again: %+v, %v; want %s", st.Undo, err, have)
 	}
 	if names, err := fs.List("db"); err != nil || fmt.Sprint(names) == "" || contains(names, "undo") {
 		t.Errorf("left behind: %q, %v", names, err)

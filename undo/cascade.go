@@ -34,7 +34,7 @@ func newCascade(t *taking) (*cascade, error) {
 	return c, nil
 }
 
-var errCascadeLarge = &batchlog.LimitError{What: "undo with all that follows from it, in keys", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
+var errCascadeLarge = &batchlog.LimitError{What: "undo with all that follows from it, in keys", Size: int64(smallKeys) + 1, Limit: int64(smallKeys), Hint: "bring back an earlier state with To"}
 
 // add adds a key that a commit of the cascade has changed; the first one counts.
 func (c *cascade) add(key, old []byte) error {

@@ -47,11 +47,11 @@ func (e *ConflictError) Error() string {
 // Is reports whether target is batchlog.ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == batchlog.ErrConflict }
 
-// conflictError is the *ConflictError about some keys, as of commit base.
-func (t *taking) conflictError(ctx context.Context, base batchlog.ID, conflicts []change) error {
-	e := &ConflictError{ID: t.id}
+// conflictError is the *ConflictError about some keys, and more that are only counted, as of commit base.
+func (t *taking) conflictError(ctx context.Context, base batchlog.ID, conflicts []change, more int) error {
+	e := &ConflictError{ID: t.id, More: more}
 	if n := len(conflicts); n > conflictsMax {
-		conflicts, e.More = conflicts[:conflictsMax], n-conflictsMax
+		conflicts, e.More = conflicts[:conflictsMax], more+n-conflictsMax
 	}
 	var err error
 	if e.Conflicts, err = t.conflicts(ctx, base, conflicts); err != nil {

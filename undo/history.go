@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -22,7 +23,7 @@ type Version struct {
 
 // History yields the values that a key has had, the newest first, as far back as the log goes, and, if it is known what the oldest commit in the log that wrote the key has overwritten, one further. A
 // range delete counts where there was something to delete. It reads the log from its end, in windows that grow, only blocks with commits in the space; the rest is not read
-// when the iteration is broken off.
+// when the iteration is broken off. Values of up to 16 MiB, or two, are in memory at once.
 func History(ctx context.Context, db *batchlog.DB, s *batchlog.Space, key batchlog.Key) iter.Seq2[*Version, error] {
 	return func(yield func(*Version, error) bool) {
 		h := &history{ctx: ctx, db: db, space: s, key: append(bytes.Clone(s.Stored()), key...), yield: yield}
@@ -48,6 +49,12 @@ const (
 	lastWindow  = 1 << 16 // and at most
 )
 
+// windowBytes bounds the values in a window: one with more, and more than one version, is made smaller. Tests have less.
+var windowBytes = 16 << 20
+
+// errWindow says that a window is too large.
+var errWindow = errors.New("window too large")
+
 func (h *history) run() error {
 	if err := h.db.Owns(h.space); err != nil {
 		return err
@@ -56,19 +63,23 @@ func (h *history) run() error {
 	if err != nil {
 		return err
 	}
-	for window := batchlog.ID(firstWindow); high > 0; window = min(2*window, lastWindow) {
+	for window := batchlog.ID(firstWindow); high > 0; {
 		low := batchlog.ID(0)
 		if high > window {
 			low = high - window
 		}
 		gone, err := h.window(low, high)
+		if errors.Is(err, errWindow) {
+			window = (high - low) / 2
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		if gone {
 			break
 		}
-		high = low
+		high, window = low, min(2*window, lastWindow)
 	}
 	return h.oldest()
 }
@@ -102,7 +113,8 @@ func (h *history) window(low, high batchlog.ID) (gone bool, err error) {
 
 // read collects the versions in a stretch of the log, the oldest first.
 func (h *history) read(from batchlog.Position, until batchlog.ID, versions *[]*Version) error {
-	for c, err := range h.db.Tail(h.ctx, batchlog.TailOptions{From: from, Until: until, Spaces: []*batchlog.Space{h.space}}) {
+	size := 0
+	for c, err := range h.db.Tail(h.ctx, batchlog.TailOptions{From: from, Until: until, Spaces: []*batchlog.Space{h.space}, Brief: true}) {
 		if err != nil {
 			return err
 		}
@@ -128,7 +140,7 @@ func (h *history) read(from batchlog.Position, until batchlog.ID, versions *[]*V
 		if !wrote {
 			continue
 		}
-		v := &Version{ID: c.ID, Time: c.Time, Labels: c.Labels}
+		v := &Version{ID: c.ID, Time: c.Time, Labels: maps.Clone(c.Labels)}
 		if v.Value, err = valueOf(value); err != nil {
 			return err
 		}
@@ -136,6 +148,9 @@ func (h *history) read(from batchlog.Position, until batchlog.ID, versions *[]*V
 			v.Before = c.ID // until it is known whether it counts
 		}
 		*versions = append(*versions, v)
+		if size += len(value); size > windowBytes && len(*versions) > 1 {
+			return errWindow
+		}
 	}
 	return nil
 }

@@ -5,26 +5,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/bytespace/batchlog"
 )
 
-// A commit that has changed too much for a transaction is taken back by a chain: its inverse is streamed into it. Which keys hold still what the commit left is
-// told by the log: those that no later commit has written. The others, which must be few enough for memory, are compared.
+// A commit that has changed too much for a transaction is taken back by a chain, into which its inverse is streamed. Three sorted streams are gone through side by side: what the
+// commit has overwritten, what it has left, and what is there now. So memory is bounded, whatever was written since, and wherever.
 
 const (
 	// largeTries is how often a chain that loses to other commits is made.
 	largeTries = 8
-	// laterBytes bounds the keys that later commits have written, in memory.
-	laterBytes = 64 << 20
+	// leftMax bounds the keys that Force leaves, which are in memory until the commit is made.
+	leftMax = 100_000
+	// groupKeys and groupBytes are up to how much is compared at once with what is there.
+	groupKeys, groupBytes = 1024, 1 << 20
 )
 
 // undoLarge takes the commit back by a chain.
 func (t *taking) undoLarge(ctx context.Context, o Options, labels map[string]string) (batchlog.ID, error) {
 	for try := 1; ; try++ {
 		id, err := t.tryLarge(ctx, o, labels)
-		if conflict := (*ConflictError)(nil); err == nil || !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &conflict) {
+		conflict, refused := (*ConflictError)(nil), (*batchlog.HookError)(nil)
+		if err == nil || !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &conflict) || errors.As(err, &refused) {
 			return id, err
 		}
 		if try == largeTries {
@@ -39,8 +43,7 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
-	later, err := t.later(ctx, view.ID())
-	if err != nil {
+	if err := t.check(ctx, view.ID()); err != nil {
 		return 0, err
 	}
 	c, err := t.db.Chain(ctx)
@@ -49,40 +52,49 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	c.Token, c.Labels, c.Progress = o.Token, labels, o.Progress
-	var conflicts []change
+	var left tally
 	var spans spans
 	taken := false
-	err = eachInverse(ctx, t.db, t.id, func(key, old []byte) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	err = t.eachCompared(ctx, view, func(ch *change, same bool) error {
+		if !same {
+			return left.add(ch, o.Force)
 		}
-		ch := change{key: key, old: old}
-		conflict, err := later.conflict(ctx, view, &ch)
-		if err != nil {
-			return err
+		if taken = true; len(left.conflicts) > 0 && !o.Force {
+			return nil // it will be refused: the rest is gone through for the conflicts
 		}
-		if conflict {
-			if len(conflicts) >= smallKeys {
-				return &batchlog.LimitError{What: "keys that were changed since", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
-			}
-			conflicts = append(conflicts, ch)
-			return nil
-		}
-		taken = true
-		putBack(c, ch)
-		return errors.Join(spans.add(key), c.Err())
+		putBack(c, *ch)
+		return errors.Join(spans.add(ch.key), c.Err())
 	})
 	if err != nil {
 		return 0, err
 	}
-	if !taken || len(conflicts) > 0 && !o.Force {
-		return 0, t.conflictError(ctx, view.ID(), conflicts)
+	if !taken || len(left.conflicts) > 0 && !o.Force {
+		return 0, t.conflictError(ctx, view.ID(), left.conflicts, left.more)
 	}
 	c.Depends(&batchlog.Reads{Base: view.ID(), Ranges: spans})
-	if id, err = c.Commit(ctx); err != nil || len(conflicts) == 0 || o.Left == nil {
+	if id, err = c.Commit(ctx); err != nil || len(left.conflicts) == 0 || o.Left == nil {
 		return id, err
 	}
-	return id, t.tellLeft(ctx, id, view.ID(), conflicts, o.Left)
+	return id, t.tellLeft(ctx, id, view.ID(), left.conflicts, o.Left)
+}
+
+// A tally is of conflicts.
+type tally struct {
+	conflicts []change // only the keys are set
+	more      int      // that are not among them
+}
+
+// add adds a conflict; all says that it must be among those that are named.
+func (l *tally) add(c *change, all bool) error {
+	switch n := len(l.conflicts); {
+	case n >= leftMax && all:
+		return &batchlog.LimitError{What: "keys that Force leaves", Size: leftMax + 1, Limit: leftMax, Hint: "bring back an earlier state with To"}
+	case n >= conflictsMax && !all:
+		l.more++
+	default:
+		l.conflicts = append(l.conflicts, change{key: bytes.Clone(c.key)})
+	}
+	return nil
 }
 
 // spans are ranges around keys that come in order: one a space, as long as these are few.
@@ -102,126 +114,92 @@ func (s *spans) add(key []byte) error {
 	return nil
 }
 
-// later is what commits after the one that is taken back have written within its spaces.
-type later struct {
-	keys   map[string]bool
-	ranges []batchlog.KeyRange
-	left   map[string][]byte // of these keys: what the commit has left there; none: nothing
+// eachCompared visits all that the commit has changed, in the order of keys, with whether view still holds what it has left.
+func (t *taking) eachCompared(ctx context.Context, view batchlog.Snapshot, visit func(c *change, same bool) error) (err error) {
+	record, err := recordAt(ctx, t.db, t.id)
+	if err != nil {
+		return err
+	}
+	ops, err := openOps(ctx, record)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ops.Close()) }()
+	var group []change
+	size := 0
+	err = eachInverse(ctx, t.db, t.id, func(key, old []byte) error {
+		left, _, err := ops.at(key)
+		if err != nil {
+			return err
+		}
+		group = append(group, change{key, old, left})
+		if size += len(key) + len(old) + len(left); len(group) < groupKeys && size < groupBytes {
+			return nil
+		}
+		err = compareGroup(ctx, view, group, visit)
+		group, size = group[:0], 0
+		return err
+	})
+	if err == nil && len(group) > 0 {
+		err = compareGroup(ctx, view, group, visit)
+	}
+	return err
 }
 
-// later looks through the log from behind the commit up to head.
-func (t *taking) later(ctx context.Context, head batchlog.ID) (*later, error) {
-	l := &later{keys: map[string]bool{}, left: map[string][]byte{}}
-	if head <= t.id {
-		return l, nil
+// compareGroup is eachCompared for some changes. Mostly the keys of a large commit lie beside one another: then a scan is several times as fast as reading each, and
+// asks an engine elsewhere but once. Where there are many others between them it gives up.
+func compareGroup(ctx context.Context, view batchlog.Snapshot, group []change, visit func(c *change, same bool) error) (err error) {
+	if err := ended(ctx); err != nil {
+		return err
 	}
-	within, err := around(t.commit)
+	cursor, err := view.Scan(ctx, group[0].key, append(bytes.Clone(group[len(group)-1].key), 0), false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cursor.Close()) }()
+	key, value, err := cursor.Next()
+	others := 0
+	for i := range group {
+		c := &group[i]
+		for err == nil && bytes.Compare(key, c.key) < 0 && others < 2*len(group)+64 {
+			key, value, err = cursor.Next()
+			others++
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		var now []byte
+		if err == nil && bytes.Equal(key, c.key) {
+			now = present(value)
+		} else if err == nil && bytes.Compare(key, c.key) < 0 {
+			var gerr error
+			if now, gerr = view.Get(ctx, c.key); gerr == nil {
+				now = present(now)
+			} else if !errors.Is(gerr, batchlog.ErrNotFound) {
+				return gerr
+			}
+		}
+		if err := visit(c, same(now, c.left)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recordAt is a commit that is in the log, as the engine has it.
+func recordAt(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*batchlog.Record, error) {
+	r, err := db.Engine().Log(ctx, batchlog.LogOptions{From: batchlog.At(id), Until: id})
 	if err != nil {
 		return nil, err
 	}
-	size := 0
-	note := func(kind batchlog.OpKind, key, value []byte) error {
-		high := value
-		if kind != batchlog.OpDeleteRange {
-			if l.keys[string(key)] {
-				return nil
-			}
-			high = append(bytes.Clone(key), 0)
-		}
-		if !slices.ContainsFunc(within, func(r batchlog.KeyRange) bool {
-			return bytes.Compare(r.Low, high) < 0 && bytes.Compare(key, r.High) < 0
-		}) {
-			return nil
-		}
-		if size += len(key) + len(high) + 64; size > laterBytes {
-			return &batchlog.LimitError{What: "keys written since, in bytes", Size: int64(size), Limit: laterBytes, Hint: "bring back an earlier state with To"}
-		}
-		if kind != batchlog.OpDeleteRange {
-			l.keys[string(key)] = true
-			return nil
-		}
-		l.ranges = append(l.ranges, batchlog.KeyRange{Low: bytes.Clone(key), High: bytes.Clone(high)})
-		return nil
-	}
-	for c, err := range t.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(t.id), Until: head, Brief: true}) {
-		if err == nil {
-			err = c.EachStored(note)
+	defer r.Close()
+	for {
+		records, _, err := r.Next(ctx)
+		if len(records) > 0 {
+			return &slices.Clone(records)[0], nil
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	return l, l.findLeft(t.commit)
-}
-
-// around are ranges that hold the keys of a commit.
-func around(c *batchlog.Commit) ([]batchlog.KeyRange, error) {
-	if c.Chained() {
-		return c.Spans(), nil
-	}
-	var all batchlog.KeyRange
-	err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
-		high := value
-		if kind != batchlog.OpDeleteRange {
-			high = append(bytes.Clone(key), 0)
-		}
-		if all.Low == nil || bytes.Compare(key, all.Low) < 0 {
-			all.Low = bytes.Clone(key)
-		}
-		if bytes.Compare(high, all.High) > 0 {
-			all.High = bytes.Clone(high)
-		}
-		return nil
-	})
-	return []batchlog.KeyRange{all}, err
-}
-
-// has reports whether a key was written.
-func (l *later) has(key []byte) bool {
-	return l.keys[string(key)] || slices.ContainsFunc(l.ranges, func(r batchlog.KeyRange) bool {
-		return bytes.Compare(r.Low, key) <= 0 && bytes.Compare(key, r.High) < 0
-	})
-}
-
-// findLeft finds what the commit has left under the keys.
-func (l *later) findLeft(c *batchlog.Commit) error {
-	if len(l.keys) == 0 && len(l.ranges) == 0 {
-		return nil
-	}
-	size := 0
-	return c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
-		switch {
-		case kind == batchlog.OpDeleteRange:
-			for k := range l.left {
-				if string(key) <= k && k < string(value) {
-					delete(l.left, k)
-				}
-			}
-		case !l.has(key):
-		case kind == batchlog.OpDelete:
-			delete(l.left, string(key))
-		default:
-			if size += len(key) + len(value); size > laterBytes {
-				return &batchlog.LimitError{What: "values that may have been changed since, in bytes", Size: int64(size), Limit: laterBytes, Hint: "bring back an earlier state with To"}
-			}
-			l.left[string(key)] = present(value)
-		}
-		return nil
-	})
-}
-
-// conflict reports whether a key does not hold any more what the commit has left there.
-func (l *later) conflict(ctx context.Context, view batchlog.Snapshot, c *change) (bool, error) {
-	if !l.has(c.key) {
-		return false, nil
-	}
-	c.left = l.left[string(c.key)]
-	now, err := view.Get(ctx, c.key)
-	if errors.Is(err, batchlog.ErrNotFound) {
-		return c.left != nil, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return !same(present(now), c.left), nil
 }

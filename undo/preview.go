@@ -3,7 +3,6 @@ package undo
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/bytespace/batchlog"
 )
@@ -12,7 +11,8 @@ import (
 type Preview struct {
 	Commits   []batchlog.ID // that would be taken back, newest first
 	Keys      int           // that would get back what they had
-	Conflicts []Conflict    // keys that were changed since; without Force any of them has the undo refused. In the order of keys
+	Conflicts []Conflict    // keys that were changed since; without Force any of them has the undo refused. In the order of keys, of a large commit 1,000 at most
+	More      int           // that are not in Conflicts
 	At        batchlog.ID   // the commit as of which this is
 }
 
@@ -47,36 +47,35 @@ func PreviewUndo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options
 		p.Commits, p.Keys = c.newestFirst(), len(c.olds)
 		return p, nil
 	}
-	conflicts, keys, err := t.preview(ctx, view)
+	left, keys, err := t.preview(ctx, view)
 	if err != nil {
 		return nil, err
 	}
-	p.Keys = keys - len(conflicts)
-	p.Conflicts, err = t.conflicts(ctx, view.ID(), conflicts)
+	p.Keys, p.More = keys-len(left.conflicts)-left.more, left.more
+	p.Conflicts, err = t.conflicts(ctx, view.ID(), left.conflicts)
 	return p, err
 }
 
-// preview finds the keys that were changed since, and how many there are in all.
-func (t *taking) preview(ctx context.Context, view batchlog.Snapshot) (conflicts []change, keys int, err error) {
-	if !t.large {
-		conflicts, err = t.compare(func(key []byte) ([]byte, error) { return view.Get(ctx, key) })
-		return conflicts, len(t.changes), err
-	}
-	later, err := t.later(ctx, view.ID())
+// PreviewRedo is [PreviewUndo] of [Redo].
+func PreviewRedo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (*Preview, error) {
+	id, err := undoOf(ctx, db, id)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	err = eachInverse(ctx, t.db, t.id, func(key, old []byte) error {
-		keys++
-		ch := change{key: slices.Clone(key), old: old}
-		conflict, err := later.conflict(ctx, view, &ch)
-		if conflict {
-			conflicts = append(conflicts, ch)
+	return PreviewUndo(ctx, db, id, o)
+}
+
+// preview finds the keys that were changed since, and how many there are in all.
+func (t *taking) preview(ctx context.Context, view batchlog.Snapshot) (left tally, keys int, err error) {
+	if !t.large {
+		left.conflicts, err = t.compare(func(key []byte) ([]byte, error) { return view.Get(ctx, key) })
+		return left, len(t.changes), err
+	}
+	err = t.eachCompared(ctx, view, func(c *change, same bool) error {
+		if keys++; same {
+			return nil
 		}
-		if len(conflicts) > smallKeys {
-			return &batchlog.LimitError{What: "keys that were changed since", Size: smallKeys + 1, Limit: smallKeys, Hint: "bring back an earlier state with To"}
-		}
-		return err
+		return left.add(c, false)
 	})
-	return conflicts, keys, err
+	return left, keys, err
 }

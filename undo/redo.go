@@ -22,11 +22,15 @@ func Redo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (batc
 	if err := o.check(); err != nil {
 		return 0, err
 	}
-	id, err := undoOf(ctx, db, id)
-	if err != nil {
-		return 0, err
+	taken, err := undoOf(ctx, db, id)
+	var done batchlog.ID
+	if err == nil {
+		done, err = undo(ctx, db, taken, o, how{redo: true})
 	}
-	return undo(ctx, db, id, o, id.String())
+	if err != nil {
+		return retried(ctx, db, id, o.Token, err)
+	}
+	return done, nil
 }
 
 // undoOf is the undo that id means.

@@ -37,7 +37,7 @@ func show(ctx context.Context, db *batchlog.DB, c *batchlog.Commit, yield func(C
 	var piece []change
 	size := 0
 	flush := func() error {
-		if err := findLeft(c, piece); err != nil {
+		if err := findLeft(ctx, c, piece); err != nil {
 			return err
 		}
 		for _, ch := range piece {
@@ -178,7 +178,7 @@ func (d *diff) run(ctx context.Context, low, high batchlog.ID, spaces []*batchlo
 			return nil
 		})
 		if err == nil {
-			err = findLeft(c, changes)
+			err = findLeft(ctx, c, changes)
 		}
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/bytespace/batchlog"
@@ -34,13 +35,13 @@ type Options struct {
 	Space *batchlog.Space
 
 	Token    string                       // of the new commit, as in batchlog.Batch
-	Labels   map[string]string            // of the new commit, beside its own
+	Labels   map[string]string            // of the new commit, beside those of this package
 	Progress func(batchlog.ChainProgress) // told how far the work is, where it is large; nil: nobody
 }
 
 // The labels that say what a commit takes back. Values are ids, in decimal.
 const (
-	LabelUndo = "undo"    // the commits that it takes back, newest first, separated by commas; "…" stands for more than fit
+	LabelUndo = "undo"    // the commits that it takes back, newest first, separated by commas; "…" stands for more than fit, before the last
 	LabelRedo = "redo"    // the undo that it takes back
 	LabelTo   = "undo-to" // the commit whose state it brings back
 )
@@ -65,10 +66,14 @@ func (o *Options) check() error {
 
 // labels are those of a commit that takes something back.
 func (o *Options) labels(name, value string) map[string]string {
-	all := map[string]string{name: value}
-	for n, v := range o.Labels {
-		all[n] = v
+	all := maps.Clone(o.Labels)
+	if all == nil {
+		all = map[string]string{}
 	}
+	for _, own := range []string{LabelUndo, LabelRedo, LabelTo} {
+		delete(all, own) // what they say must be true
+	}
+	all[name] = value
 	return all
 }
 
@@ -78,8 +83,9 @@ func idsText(ids []batchlog.ID) string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		if b.Len() > labelBytes {
-			b.WriteString("…")
+		if b.Len() > labelBytes && i < len(ids)-1 {
+			b.WriteString("…,")
+			b.WriteString(ids[len(ids)-1].String()) // the one that was asked for, by which it is found again
 			break
 		}
 		b.WriteString(id.String())
@@ -99,11 +105,25 @@ func Undo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options) (batc
 	if err := o.check(); err != nil {
 		return 0, err
 	}
-	return undo(ctx, db, id, o, "")
+	done, err := undo(ctx, db, id, o, how{})
+	if err != nil {
+		return retried(ctx, db, id, o.Token, err)
+	}
+	return done, nil
 }
 
-// undo is Undo, or, with the label that says so, Redo.
-func undo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options, redo string) (done batchlog.ID, err error) {
+// how is what Redo and stacks ask for beside the options.
+type how struct {
+	redo bool // it is a redo, which its label says
+	// check is asked, in each try, whether the commit is still to be taken back as of commit base; nil: it is. The commit is made only if nothing that the
+	// undo depends on is written after base.
+	check func(ctx context.Context, base batchlog.ID) error
+	// idle is the token, without one in the options, of a commit that has no ops: nothing that it depends on keeps two of them apart.
+	idle string
+}
+
+// undo is Undo, in some way.
+func undo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options, h how) (done batchlog.ID, err error) {
 	defer func() {
 		if err != nil {
 			err = undoError(id, err)
@@ -113,17 +133,18 @@ func undo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options, redo 
 	if err != nil {
 		return 0, err
 	}
+	t.how = h
 	if o.Cascade {
 		return t.cascade(ctx, o)
 	}
-	name, value := LabelUndo, id.String()
-	if redo != "" {
-		name, value = LabelRedo, redo
+	name := LabelUndo
+	if h.redo {
+		name = LabelRedo
 	}
 	if t.large {
-		return t.undoLarge(ctx, o, o.labels(name, value))
+		return t.undoLarge(ctx, o, o.labels(name, id.String()))
 	}
-	return t.undoSmall(ctx, o, o.labels(name, value))
+	return t.undoSmall(ctx, o, o.labels(name, id.String()))
 }
 
 // undoError is err with what was to be taken back.
@@ -144,6 +165,15 @@ type taking struct {
 	commit  *batchlog.Commit
 	changes []change // in the order of keys; some of them only if large
 	large   bool
+	how     how
+}
+
+// check reports whether the commit is still to be taken back.
+func (t *taking) check(ctx context.Context, base batchlog.ID) error {
+	if t.how.check == nil {
+		return nil
+	}
+	return t.how.check(ctx, base)
 }
 
 // A change is what a commit has done to a key.
@@ -152,8 +182,8 @@ type change struct {
 	old, left []byte // stored values, before and after it; nil: none
 }
 
-const (
-	// smallKeys and smallBytes are up to how much is taken back by a transaction. More makes a chain.
+// smallKeys and smallBytes are up to how much is taken back by a transaction. More makes a chain. Tests have less.
+var (
 	smallKeys  = 100_000
 	smallBytes = 16 << 20
 )
@@ -176,7 +206,7 @@ func load(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*taking, error)
 	if t.commit, err = commitAt(ctx, db, id); err != nil || t.large {
 		return t, err
 	}
-	return t, findLeft(t.commit, t.changes)
+	return t, findLeft(ctx, t.commit, t.changes)
 }
 
 var errEnough = errors.New("enough")
@@ -222,9 +252,12 @@ func commitAt(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*batchlog.C
 }
 
 // findLeft finds what a commit has left under each of some keys that it changed.
-func findLeft(c *batchlog.Commit, changes []change) error {
+func findLeft(ctx context.Context, c *batchlog.Commit, changes []change) error {
 	keys := keyed(changes)
 	return c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		if err := ended(ctx); err != nil {
+			return err
+		}
 		switch kind {
 		case batchlog.OpPut:
 			if i, ok := keys.find(key); ok {
@@ -248,11 +281,17 @@ func (t *taking) undoSmall(ctx context.Context, o Options, labels map[string]str
 	var conflicts []change
 	var base batchlog.ID
 	if len(t.changes) == 0 {
+		if o.Token == "" {
+			o.Token = t.how.idle
+		}
 		return t.db.Write(ctx, &batchlog.Batch{Token: o.Token, Labels: labels})
 	}
 	id, err := t.db.Update(ctx, func(tx *batchlog.Tx) error {
 		var err error
 		base = tx.Base()
+		if err := t.check(ctx, base); err != nil {
+			return err
+		}
 		if conflicts, err = t.compare(tx.Stored); err != nil {
 			return err
 		}
@@ -271,7 +310,7 @@ func (t *taking) undoSmall(ctx context.Context, o Options, labels map[string]str
 		return nil
 	})
 	if errors.Is(err, errConflicts) {
-		return 0, t.conflictError(ctx, base, conflicts)
+		return 0, t.conflictError(ctx, base, conflicts, 0)
 	}
 	if err != nil || len(conflicts) == 0 || o.Left == nil {
 		return id, err

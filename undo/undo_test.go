@@ -94,7 +94,7 @@ func TestUndoOfUndo(t *testing.T) {
 	}
 	// The same token: the same commit.
 	again, err := undo.Undo(t.Context(), db.DB, id-1, undo.Options{Token: "t5"})
-	if err == nil && again != id {
+	if err != nil || again != id {
 		t.Errorf("token used again: %d, %v", again, err)
 	}
 	want(t, s, "k", value)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,22 +66,7 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const (
-		audited = "batchlog task run audit --source users --exec 'sh audit.sh' --until-head"
-		parked  = "batchlog task run audit --source users --exec 'exit 1' --attempts 1 --poison park --until-head"
-	)
-	before := map[string][]string{
-		"batchlog task show":    {audited},
-		"batchlog task pause":   {audited},
-		"batchlog task resume":  {audited, "batchlog task pause audit"},
-		"batchlog task reset":   {audited},
-		"batchlog task drop":    {audited},
-		"batchlog task parked":  {parked},
-		"batchlog task retry":   {parked},
-		"batchlog task holds":   {audited},
-		"batchlog task release": {audited},
-		"batchlog verify git":   {"batchlog import git repo", "batchlog import git repo --rev v1.0 --name released"},
-	}
+	before := beforeExamples()
 	for _, cmd := range commands(newRoot(&app{out: nil, err: io.Discard})) {
 		t.Run(strings.ReplaceAll(cmd.CommandPath(), " ", "_"), func(t *testing.T) {
 			t.Parallel()
@@ -108,6 +94,32 @@ func TestExamples(t *testing.T) {
 				sh(t, dir, strings.TrimSpace(line))
 			}
 		})
+	}
+}
+
+// beforeExamples is what is done before the examples of some commands.
+func beforeExamples() map[string][]string {
+	const (
+		audited = "batchlog task run audit --source users --exec 'sh audit.sh' --until-head"
+		parked  = "batchlog task run audit --source users --exec 'exit 1' --attempts 1 --poison park --until-head"
+	)
+	// Commits 1 to 20 but for what is there already; each on a key of its own, and one of ada's.
+	undoable := []string{"batchlog space configure / --undo", "batchlog put users carol c --label actor=ada", "for i in 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do batchlog put users user$i $i; done"}
+	return map[string][]string{
+		"batchlog undo":         undoable,
+		"batchlog redo":         slices.Concat(undoable, []string{"batchlog undo 17", "batchlog undo --last actor=ada"}),
+		"batchlog show":         undoable,
+		"batchlog diff":         undoable,
+		"batchlog task show":    {audited},
+		"batchlog task pause":   {audited},
+		"batchlog task resume":  {audited, "batchlog task pause audit"},
+		"batchlog task reset":   {audited},
+		"batchlog task drop":    {audited},
+		"batchlog task parked":  {parked},
+		"batchlog task retry":   {parked},
+		"batchlog task holds":   {audited},
+		"batchlog task release": {audited},
+		"batchlog verify git":   {"batchlog import git repo", "batchlog import git repo --rev v1.0 --name released"},
 	}
 }
 

@@ -47,7 +47,7 @@ func (r *run) stepBackfill() {
 		o.Limit = 1 << r.rng.IntN(16)
 	}
 	head := r.model.head()
-	err := r.db.Backfill(ctx, o)
+	err := r.bounded(func() error { return r.db.Backfill(ctx, o) })
 	r.log("backfill, limit %d, at %d: %v", o.Limit, head, err)
 	r.met["backfill "+errClass(err)]++
 	var missing *batchlog.InverseError
@@ -63,6 +63,22 @@ func (r *run) stepBackfill() {
 		}
 	case !r.excusedChain(err):
 		r.must("backfill", err)
+	}
+}
+
+// bounded is what a call returns, whose context ends in time; or it fails the test when it hangs.
+func (r *run) bounded(call func() error) error {
+	r.t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	tired := make(chan struct{})
+	defer patient(2*patience, func() { close(tired) })()
+	select {
+	case err := <-done:
+		return err
+	case <-tired:
+		r.t.Fatalf("step %d: %v:\n%s", r.step, errHung, stacks())
+		return nil
 	}
 }
 

@@ -64,10 +64,14 @@ type extra struct {
 	count int
 	blobs blobNotes // beside those of the commits
 	undo  bool      // the commits have inverses
+	known bool      // what they leave is noted as the latest
 }
 
 // applyBatch applies records, none of which is a chain, with what comes with them.
 func (s *Store) applyBatch(records []batchlog.Record, x *extra) error {
+	if !x.known {
+		s.undo.inverter.latest.reset()
+	}
 	row := s.undo.row.Load()
 	switch first := records[0].ID; {
 	case x.undo && row == 0:
@@ -109,6 +113,7 @@ func (s *Store) Load(ops []byte, count int) error {
 	if err := s.Failed(); err != nil {
 		return err
 	}
+	s.undo.inverter.latest.reset()
 	b := s.db.NewBatch()
 	data := append(b.Repr(), ops...)
 	binary.LittleEndian.PutUint32(data[batchCount:], uint32(count))

@@ -52,9 +52,10 @@ type inverseSizes struct {
 	part   int // from which on a part takes no further op
 	inline int // up to which an inverse is part of a block
 	memory int // of the old values that are in memory at once
+	latest int // of the values that were written last, see latest
 }
 
-var defaultInverseSizes = inverseSizes{block: 32 << 10, part: 64 << 10, inline: 1 << 20, memory: 16 << 20}
+var defaultInverseSizes = inverseSizes{block: 32 << 10, part: 64 << 10, inline: 1 << 20, memory: 16 << 20, latest: 16 << 20}
 
 // DefaultInverseLimit is the size of the largest inverse that is kept of one commit, unless Options say otherwise.
 const DefaultInverseLimit = 1 << 30

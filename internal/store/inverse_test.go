@@ -230,7 +230,7 @@ func TestInverses(t *testing.T) {
 		fs := vfs.NewCrashableMem()
 		sizes := defaultInverseSizes
 		if seed%2 == 0 {
-			sizes = inverseSizes{block: 300, part: 100, inline: 200, memory: 400}
+			sizes = inverseSizes{block: 300, part: 100, inline: 200, memory: 400, latest: 1000}
 		}
 		s := openUndo(t, fs, sizes)
 		syncRoot(t, fs)

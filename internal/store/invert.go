@@ -12,6 +12,7 @@ import (
 // An inverter makes the inverses of commits that are applied as one, from what the store has before. The applier owns it.
 type inverter struct {
 	sizes   inverseSizes
+	latest  latest
 	writes  []write // of all commits
 	kept    []write // those that change something, by commit and key
 	ends    []int   // of each commit in kept
@@ -43,8 +44,11 @@ func (s *Store) invert(records []batchlog.Record) (n int, err error) {
 	for {
 		fits, err := v.readOld(s.db)
 		if fits && err == nil {
+			v.noteLatest()
 			v.sortByCommit(n)
-			fits, err = v.encode(records[:n], s.opts.InverseLimit)
+			if fits, err = v.encode(records[:n], s.opts.InverseLimit); !fits {
+				v.latest.reset() // it is ahead of the store
+			}
 		}
 		if err != nil {
 			return 0, err
@@ -144,11 +148,26 @@ func (v *inverter) readOld(db *pebble.DB) (fits bool, err error) {
 	return true, nil
 }
 
+// noteLatest notes what the commits leave.
+func (v *inverter) noteLatest() {
+	for i, w := range v.writes {
+		if i+1 == len(v.writes) || !bytes.Equal(v.writes[i+1].key, w.key) {
+			v.latest.put(w.key, w.value, v.sizes.latest)
+		}
+	}
+}
+
 // same reports whether two values are, or both are none.
 func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 
 // get is the value that the store has for a key, in the memory of old values, or nil.
 func (v *inverter) get(db *pebble.DB, key []byte) ([]byte, error) {
+	if value, known := v.latest.get(key); known {
+		if value == nil {
+			return nil, nil
+		}
+		return v.keep(value), nil
+	}
 	value, closer, err := db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
@@ -156,12 +175,17 @@ func (v *inverter) get(db *pebble.DB, key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, readError(err)
 	}
+	return v.keep(value), closer.Close()
+}
+
+// keep copies a value into the memory of old values.
+func (v *inverter) keep(value []byte) []byte {
 	if len(value) > cap(v.old)-len(v.old) && len(v.old) > 0 {
 		v.old = append(make([]byte, 0, max(2*cap(v.old), len(v.old)+len(value))), v.old...) // those given out stay where they are
 	}
 	start := len(v.old)
 	v.old = append(v.old, value...)
-	return present(v.old[start:len(v.old):len(v.old)]), closer.Close()
+	return present(v.old[start:len(v.old):len(v.old)])
 }
 
 // sortByCommit brings what is kept into the order of commits; within one the order of keys stays.

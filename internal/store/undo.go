@@ -45,7 +45,7 @@ func (s *Store) applyInverted(records []batchlog.Record) (n int, err error) {
 	}
 	if n > 0 {
 		v := &s.undo.inverter
-		return n, s.applyBatch(records[:n], &extra{puts: v.encoded, count: v.count, blobs: v.blobs, undo: true})
+		return n, s.applyBatch(records[:n], &extra{puts: v.encoded, count: v.count, blobs: v.blobs, undo: true, known: true})
 	}
 	r := &records[0]
 	net, err := s.netLayer(r.Ops, r.Count)
