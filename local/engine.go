@@ -224,13 +224,14 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 	if err != nil {
 		return batchlog.Status{}, err
 	}
-	applied := e.lines.Applied()
-	undo, err := e.undoStatus(applied)
+	oldest, applied := e.log.Oldest(), e.lines.Applied()
+	flushed = min(flushed, applied) // the store may be ahead of what it has said
+	undo, err := e.undoStatus(oldest, applied)
 	if err != nil {
 		return batchlog.Status{}, err
 	}
 	s := batchlog.Status{
-		Applied: applied, Head: e.log.Head(), Flushed: flushed, Oldest: e.log.Oldest(),
+		Applied: applied, Head: e.log.Head(), Flushed: flushed, Oldest: oldest,
 		Epoch: e.identity.Epoch, UUID: e.identity.UUID, Session: e.session, State: "open",
 		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
 		Undo:  undo,

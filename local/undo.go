@@ -69,14 +69,13 @@ func (e *engine) endUndo(ctx context.Context) error {
 	return nil
 }
 
-// undoStatus is which commits up to applied can be taken back.
-func (e *engine) undoStatus(applied batchlog.ID) (batchlog.UndoStatus, error) {
+// undoStatus is which commits from oldest up to applied can be taken back.
+func (e *engine) undoStatus(oldest, applied batchlog.ID) (batchlog.UndoStatus, error) {
 	s := batchlog.UndoStatus{On: e.log.Config().Undo}
 	rows, err := e.store.Inverses()
 	if err != nil {
 		return s, err
 	}
-	oldest := e.log.Oldest()
 	for _, r := range rows {
 		if r.First, r.Last = max(r.First, oldest), min(r.Last, applied); r.First <= r.Last {
 			s.Have = append(s.Have, r)

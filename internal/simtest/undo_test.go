@@ -21,7 +21,7 @@ type keeping struct {
 	from batchlog.ID        // the first of these
 	sure bool               // the settings are known to say so, or not
 	have []batchlog.IDRange // what the status has said since the database was opened
-	// limit is Options.InverseBytes, unless a backfill has kept more.
+	// limit is Options.InverseBytes, unless a backfill may have kept more.
 	limit int64
 }
 
@@ -39,7 +39,6 @@ func (k *keeping) turn(on, sure bool, head batchlog.ID) {
 // filled takes note of a backfill that has come to its end.
 func (k *keeping) filled(head batchlog.ID) {
 	k.must = append(k.must, batchlog.IDRange{First: 1, Last: head})
-	k.limit = 0
 }
 
 // covers says whether all from first to last are in one of the ranges.

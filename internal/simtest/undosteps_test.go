@@ -47,6 +47,7 @@ func (r *run) stepBackfill() {
 		o.Limit = 1 << r.rng.IntN(16)
 	}
 	head := r.model.head()
+	r.kept.limit = 0
 	err := r.bounded(func() error { return r.db.Backfill(ctx, o) })
 	r.log("backfill, limit %d, at %d: %v", o.Limit, head, err)
 	r.met["backfill "+errClass(err)]++
