@@ -110,3 +110,51 @@ func (m *model) checkBusy(by, id batchlog.ID, forced bool) {
 		m.t.Errorf("commit %d, which takes back %d, differs in %d keys", by, id, len(d))
 	}
 }
+
+// A chain gets through where others write between its keys all the time.
+func TestBusyBetween(t *testing.T) {
+	undo.SetSmallKeys(t, 0)
+	db := openUndo(t)
+	s := db.Space("s")
+	var b batchlog.Batch
+	for i := range 1000 {
+		b.Put(s, batchlog.K(10*i), []byte("new"))
+	}
+	id, err := db.Write(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for seed := range uint64(3) {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, 9))
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := s.Put(t.Context(), batchlog.K(10*rng.IntN(1000)+5), []byte("other")); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 10 {
+		done, err := undo.Undo(t.Context(), db.DB, id, undo.Options{})
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		want(t, s, 10, "")
+		if id, err = undo.Redo(t.Context(), db.DB, done, undo.Options{}); err != nil {
+			t.Error(err)
+			break
+		}
+		want(t, s, 10, "new")
+	}
+	close(stop)
+	wg.Wait()
+}

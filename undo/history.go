@@ -15,14 +15,14 @@ import (
 // A Version is a value that a key has had.
 type Version struct {
 	ID     batchlog.ID       // of the commit that set it; 0: of one before those in the log
-	Before batchlog.ID       // if ID is 0: the oldest commit in the log that overwrote it
+	Before batchlog.ID       // if ID is 0: the oldest commit in the log that overwrote it; 0: none has, the key has it still
 	Time   time.Time         // of that commit; zero if ID is 0
 	Labels map[string]string // of that commit
 	Value  Value             // Exists is false where the key was deleted
 }
 
 // History yields the values that a key has had, the newest first, as far back as the log goes, and, if it is known what the oldest commit in the log that wrote the key has overwritten, one further. A
-// range delete counts where there was something to delete. It reads the log from its end, in windows that grow, only blocks with commits in the space; the rest is not read
+// range delete counts where there was something to delete. Of a key that no commit in the log has written it yields what the key has. It reads the log from its end, in windows that grow, only blocks with commits in the space; the rest is not read
 // when the iteration is broken off. Values of up to 16 MiB, or two, are in memory at once.
 func History(ctx context.Context, db *batchlog.DB, s *batchlog.Space, key batchlog.Key) iter.Seq2[*Version, error] {
 	return func(yield func(*Version, error) bool) {
@@ -176,7 +176,7 @@ func (h *history) found(v *Version) error {
 // oldest yields the value that the key had before the oldest commit in the log that wrote it.
 func (h *history) oldest() error {
 	if h.last == nil {
-		return nil
+		return h.unwritten()
 	}
 	id := h.last.ID
 	var value []byte
@@ -204,6 +204,30 @@ func (h *history) oldest() error {
 		return errEnough
 	}
 	if v.Before = id; !h.yield(v, nil) {
+		return errEnough
+	}
+	return nil
+}
+
+// unwritten yields the value of a key that no commit in the log has written.
+func (h *history) unwritten() (err error) {
+	view, err := h.db.Engine().View(h.ctx, batchlog.ReadOptions{Plain: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	value, err := view.Get(h.ctx, h.key)
+	if errors.Is(err, batchlog.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v := &Version{}
+	if v.Value, err = valueOf(present(value)); err != nil {
+		return err
+	}
+	if !h.yield(v, nil) {
 		return errEnough
 	}
 	return nil

@@ -53,9 +53,12 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 	defer func() { err = errors.Join(err, c.Close()) }()
 	c.Token, c.Labels, c.Progress = o.Token, labels, o.Progress
 	var left tally
-	var spans spans
+	var reads reads
 	taken := false
 	err = t.eachCompared(ctx, view, func(ch *change, same bool) error {
+		if err := reads.add(ch.key); err != nil {
+			return err
+		}
 		if !same {
 			return left.add(ch, o.Force)
 		}
@@ -63,7 +66,7 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 			return nil // it will be refused: the rest is gone through for the conflicts
 		}
 		putBack(c, *ch)
-		return errors.Join(spans.add(ch.key), c.Err())
+		return c.Err()
 	})
 	if err != nil {
 		return 0, err
@@ -71,7 +74,7 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 	if !taken || len(left.conflicts) > 0 && !o.Force {
 		return 0, t.conflictError(ctx, view.ID(), left.conflicts, left.more)
 	}
-	c.Depends(&batchlog.Reads{Base: view.ID(), Ranges: spans})
+	c.Depends(reads.since(view.ID()))
 	if id, err = c.Commit(ctx); err != nil || len(left.conflicts) == 0 || o.Left == nil {
 		return id, err
 	}
@@ -97,21 +100,44 @@ func (l *tally) add(c *change, all bool) error {
 	return nil
 }
 
-// spans are ranges around keys that come in order: one a space, as long as these are few.
-type spans []batchlog.KeyRange
+// reads is what a chain depends on: its keys, which come in order. If these are too many it is ranges around them, one a space as long as spaces are few: then it loses
+// also to those who write between the keys.
+type reads struct {
+	keys  [][]byte // nil and many: not kept
+	bytes int
+	many  bool
+	spans []batchlog.KeyRange
+}
 
-func (s *spans) add(key []byte) error {
+// readsBytes and readsKeys are up to how many keys a chain depends on these alone. Whoever validates them holds them in memory, too.
+const readsBytes, readsKeys = 32 << 20, 500_000
+
+func (r *reads) add(key []byte) error {
 	path, _, err := batchlog.SplitKey(key)
 	if err != nil {
 		return err
 	}
 	high := append(bytes.Clone(key), 0)
-	if n := len(*s); n > 0 && (bytes.HasPrefix((*s)[n-1].Low, path) || n == batchlog.ChainSpansMax) {
-		(*s)[n-1].High = high
+	if r.bytes += len(high); r.bytes > readsBytes || len(r.keys) >= readsKeys {
+		r.keys, r.many = nil, true
+	}
+	if !r.many {
+		r.keys = append(r.keys, high[:len(key):len(key)])
+	}
+	if n := len(r.spans); n > 0 && (bytes.HasPrefix(r.spans[n-1].Low, path) || n == batchlog.ChainSpansMax) {
+		r.spans[n-1].High = high
 		return nil
 	}
-	*s = append(*s, batchlog.KeyRange{Low: bytes.Clone(key), High: high})
+	r.spans = append(r.spans, batchlog.KeyRange{Low: high[:len(key):len(key)], High: high})
 	return nil
+}
+
+// since is what was read in the view of commit base.
+func (r *reads) since(base batchlog.ID) *batchlog.Reads {
+	if r.many {
+		return &batchlog.Reads{Base: base, Ranges: r.spans}
+	}
+	return &batchlog.Reads{Base: base, Keys: r.keys}
 }
 
 // eachCompared visits all that the commit has changed, in the order of keys, with whether view still holds what it has left.

@@ -25,7 +25,7 @@ import (
 // Options say how commits are taken back. The zero value is strict.
 type Options struct {
 	// Force takes back the keys that still hold what the commit left, and leaves the others as they are. If there is none of the former, the error is the
-	// *ConflictError all the same.
+	// *ConflictError all the same. Of a large commit it leaves up to 100,000 keys; with more it is a *batchlog.LimitError.
 	Force bool
 	// Left is told of the keys that Force has left as they are, after the commit; nil: nobody.
 	Left func(Conflict)

@@ -21,7 +21,7 @@ func newKeyHistory(a *app) *cobra.Command {
 		Long: `A line a value, the newest first: the commit that set it, its time, the value, its labels. It goes back as far as the log does, and, where undo was on, to the value
 that the oldest of these commits has overwritten.
 
-With --json a line is {"id":…,"time":…,"labels":{…},"value":VALUE}; null is deleted, a blob {"$blob":{…}}; the last one may be {"before":ID,"value":VALUE}.`,
+With --json a line is {"id":…,"time":…,"labels":{…},"value":VALUE}; null is deleted, a blob {"$blob":{…}}; the last one may be {"before":ID,"value":VALUE}: what commit ID has overwritten, or with 0 what the key has although no commit in the log has written it.`,
 		Example: `  batchlog history users alice
   batchlog history users alice --limit 3 --json`,
 		Args: takes(2, 2),
@@ -68,6 +68,8 @@ func (a *app) printVersion(v *undo.Version) error {
 		line = append(appendValueJSON(fmt.Appendf(nil, `{"before":%d,"value":`, v.Before), v.Value), '}')
 	case a.json:
 		return a.printVersionJSON(v)
+	case v.ID == 0 && v.Before == 0:
+		line = appendVersion([]byte("before the log\t\t"), v.Value)
 	case v.ID == 0:
 		line = appendVersion(fmt.Appendf(nil, "before %d\t\t", v.Before), v.Value)
 	default:

@@ -104,6 +104,7 @@ type previewJSON struct {
 	Commits   []batchlog.ID  `json:"commits"` // that would be taken back, newest first
 	Keys      int            `json:"keys"`
 	Conflicts []conflictJSON `json:"conflicts"`
+	More      int            `json:"more,omitempty"` // conflicts that are not listed
 }
 
 func conflictsJSON(conflicts []undo.Conflict) []conflictJSON {
@@ -206,7 +207,7 @@ func (a *app) previewUndo(ctx context.Context, db *local.DB, id batchlog.ID, o u
 		return a.undoError(ctx, err)
 	}
 	if a.json {
-		return a.printJSON(previewJSON{p.Commits, p.Keys, conflictsJSON(p.Conflicts)})
+		return a.printJSON(previewJSON{p.Commits, p.Keys, conflictsJSON(p.Conflicts), p.More})
 	}
 	text := "would take back commit"
 	if len(p.Commits) > 1 {
@@ -221,6 +222,9 @@ func (a *app) previewUndo(ctx context.Context, db *local.DB, id batchlog.ID, o u
 	text += ": " + counted(p.Keys, "key") + "\n"
 	for _, c := range p.Conflicts {
 		text += "changed since: " + printable(c.String()) + "\n"
+	}
+	if p.More > 0 {
+		text += "and " + counted(p.More, "more key") + "\n"
 	}
 	if len(p.Conflicts) > 0 && !o.Force {
 		text += "so it would be refused; --force leaves these keys as they are, --cascade takes back who has changed them\n"
