@@ -79,7 +79,8 @@ func (b *backfill) run(ctx context.Context) (err error) {
 		return b.finish(ctx)
 	}
 	if b.e.log.Oldest() > 1 {
-		return &batchlog.InverseError{ID: b.gaps[0].First, Gone: true}
+		// What an earlier one has left can't be gone on with any more.
+		return errors.Join(&batchlog.InverseError{ID: b.gaps[0].First, Gone: true}, b.remove())
 	}
 	if err := b.open(); err != nil {
 		return err
@@ -90,7 +91,7 @@ func (b *backfill) run(ctx context.Context) (err error) {
 		}
 	}()
 	// What an earlier one has made, and the database does not have yet.
-	if err := b.takeOver(); err != nil {
+	if err := b.takeOver(ctx); err != nil {
 		return err
 	}
 	if err := b.find(); err != nil {
@@ -104,7 +105,6 @@ func (b *backfill) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	defer b.endWaiting(ctx)()
 	if err := b.replay(ctx); err != nil {
 		b.keep()
 		return err
@@ -188,31 +188,6 @@ func (b *backfill) memory() int64 {
 	return scratchBytes
 }
 
-// endWaiting closes the scratch store should it wait for space on the disk when ctx has ended. The function that it returns ends that.
-func (b *backfill) endWaiting(ctx context.Context) func() {
-	scratch, done := b.scratch, make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		select {
-		case <-done:
-			return
-		case <-ctx.Done():
-		}
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(scratchPoll):
-			}
-			if scratch.NoSpace() {
-				_ = scratch.Close() // what it lacks is made again
-				return
-			}
-		}
-	})
-	return func() { close(done); wg.Wait() }
-}
-
 // replay brings the scratch store up to the end of the last gap and takes over what it keeps.
 func (b *backfill) replay(ctx context.Context) (err error) {
 	if len(b.gaps) == 0 {
@@ -228,7 +203,7 @@ func (b *backfill) replay(ctx context.Context) (err error) {
 	for {
 		records, _, err := reader.Next(ctx)
 		if errors.Is(err, io.EOF) {
-			return b.takeOver()
+			return b.takeOver(ctx)
 		}
 		if err != nil {
 			return err
@@ -241,14 +216,14 @@ func (b *backfill) replay(ctx context.Context) (err error) {
 			for _, r := range records[:n] {
 				bytes += int64(r.Size())
 			}
-			if err := b.scratch.Apply(records[:n]); err != nil {
-				return err
+			if err := b.scratch.ApplyBounded(ctx, records[:n]); err != nil {
+				return errors.Join(err, b.scratch.Close()) // it may be at it yet, with memory of the reader's; what it lacks is made again
 			}
 			records = records[n:]
 			b.tell(until)
 		}
 		if bytes >= b.memory()/2 {
-			if err := b.takeOver(); err != nil {
+			if err := b.takeOver(ctx); err != nil {
 				return err
 			}
 			bytes = 0
@@ -270,7 +245,7 @@ func (b *backfill) together(records []batchlog.Record) int {
 }
 
 // takeOver copies the inverses of commits in gaps that the scratch store has.
-func (b *backfill) takeOver() error {
+func (b *backfill) takeOver(ctx context.Context) error {
 	rows, err := b.scratch.Inverses()
 	if err != nil {
 		return err
@@ -283,7 +258,7 @@ func (b *backfill) takeOver() error {
 			}
 			take := batchlog.IDRange{First: g.First, Last: min(g.Last, r.Last)}
 			b.e.backfill.taken = true
-			if err := b.e.store.CopyInverses(b.scratch, take); err != nil {
+			if err := b.e.store.CopyInverses(ctx, b.scratch, take); err != nil {
 				return err
 			}
 			b.made += take.Last - take.First + 1

@@ -37,7 +37,7 @@ func TestCopyInversesAgain(t *testing.T) {
 		s := open(t, vfs.NewMem(), 0)
 		apply(t, s, records...)
 		take := func(from *Store, first, last batchlog.ID) {
-			if err := s.CopyInverses(from, batchlog.IDRange{First: first, Last: last}); err != nil {
+			if err := s.CopyInverses(t.Context(), from, batchlog.IDRange{First: first, Last: last}); err != nil {
 				t.Fatal(err)
 			}
 		}
