@@ -94,6 +94,8 @@ func beChild(ctx context.Context, name string, in io.Reader, out io.Writer) erro
 		return answer(ctx, in, out, makeChain)
 	case childChainPebble:
 		return answer(ctx, in, out, makeTables)
+	case childUndo:
+		return answer(ctx, in, out, runUndo)
 	default:
 		return fmt.Errorf("no child %q", name)
 	}

@@ -12,6 +12,14 @@ const (
 	blobReadFloor    = 0.8   // to cat
 )
 
+// Floors of undo: what it does with Undo on, to the same with it off.
+const (
+	undoAckedFloor   = 0.7
+	undoAppliedFloor = 0.6
+	undoP50Floor     = 1.15
+	revertFloor      = 100e3 // keys a second, from the begin of the chain until a held read shows them
+)
+
 // A writeFloor is what is asked of durable writes: so many times what a peer does in the same round.
 type writeFloor struct {
 	peer    string

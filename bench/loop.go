@@ -15,6 +15,7 @@ type cellSpec struct {
 	Peer     string        `json:"peer"`
 	Writers  int           `json:"writers"` // in a closed loop: each writes its next batch when the last is acknowledged
 	Ops      int           `json:"ops"`     // in a batch
+	Keys     uint64        `json:"keys"`    // that are overwritten; 0: each op is on a new one
 	Warmup   time.Duration `json:"warmup"`
 	Duration time.Duration `json:"duration"` // measured, after the warm-up
 	Seed     uint64        `json:"seed"`
@@ -148,6 +149,7 @@ func (r *run) drain(ctx context.Context, t lagger, before uint64, start time.Tim
 
 func (r *run) writeLoop(ctx context.Context, i int, write writer) error {
 	g := newGenerator(r.spec.Seed<<16+uint64(i), r.spec.Ops)
+	g.keys = r.spec.Keys
 	var hist histogram
 	var acked, total uint64
 	for phase := warming; phase != ending; {

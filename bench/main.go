@@ -46,6 +46,7 @@ func allModes() []mode {
 		{"chain", "a chain larger than memory, beside tables that Pebble takes in; commits beside it", chainMode},
 		{"copy", "copies and moves within the engine, beside the same by hand", copyMode},
 		{"blob", "blobs, beside cp and cat", blobMode},
+		{"undo", "what it costs to keep what commits overwrite, and going back by it", undoMode},
 	}
 }
 

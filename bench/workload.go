@@ -15,9 +15,10 @@ type op struct{ key, value []byte }
 
 // A generator makes ops from a seed: the same for every peer. All that it hands out is valid until the next call.
 type generator struct {
-	pcg rand.PCG
-	buf []byte
-	ops []op
+	pcg  rand.PCG
+	keys uint64 // ops are on keys of putKey below that number; 0: on any
+	buf  []byte
+	ops  []op
 }
 
 // newGenerator makes batches of count ops.
@@ -36,6 +37,11 @@ func newGenerator(seed uint64, count int) *generator {
 func (g *generator) next() []op {
 	for b := g.buf; len(b) > 0; b = b[8:] {
 		binary.LittleEndian.PutUint64(b, g.pcg.Uint64())
+	}
+	if g.keys > 0 {
+		for _, o := range g.ops {
+			putKey(o.key, binary.LittleEndian.Uint64(o.key)%g.keys)
+		}
 	}
 	return g.ops
 }

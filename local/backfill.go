@@ -23,14 +23,13 @@ import (
 //	undo/chains     tables that it makes of chains
 type backfilling struct {
 	sync.Mutex               // held while one is under way
+	taken      bool          // what was taken over may not be durable yet
 	hold       atomic.Uint64 // the first commit that is needed from the log
 }
 
 const (
-	// scratchBytes is the memory that the scratch store gathers changes in, and that it caches blocks in.
+	// scratchBytes is the memory that the scratch store gathers changes in, and that it caches blocks in, but for databases with less.
 	scratchBytes = 16 << 20
-	// takeOverEvery is after how many bytes of applied commits inverses are taken over.
-	takeOverEvery = 8 << 20
 	// scratchPoll is how often a backfill that is to end looks whether its scratch store waits for space.
 	scratchPoll = 50 * time.Millisecond
 )
@@ -73,11 +72,15 @@ func (b *backfill) run(ctx context.Context) (err error) {
 	if err := b.e.hold(ctx, batchlog.ReadOptions{}); err != nil {
 		return err
 	}
-	if err := b.find(); err != nil || len(b.gaps) == 0 {
-		return errors.Join(err, b.remove())
+	if err := b.find(); err != nil {
+		return err
+	}
+	if len(b.gaps) == 0 {
+		return b.finish(ctx)
 	}
 	if b.e.log.Oldest() > 1 {
-		return &batchlog.InverseError{ID: b.gaps[0].First, Gone: true}
+		// What an earlier one has left can't be gone on with any more.
+		return errors.Join(&batchlog.InverseError{ID: b.gaps[0].First, Gone: true}, b.remove())
 	}
 	if err := b.open(); err != nil {
 		return err
@@ -88,7 +91,7 @@ func (b *backfill) run(ctx context.Context) (err error) {
 		}
 	}()
 	// What an earlier one has made, and the database does not have yet.
-	if err := b.takeOver(); err != nil {
+	if err := b.takeOver(ctx); err != nil {
 		return err
 	}
 	if err := b.find(); err != nil {
@@ -102,17 +105,36 @@ func (b *backfill) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	defer b.endWaiting(ctx)()
 	if err := b.replay(ctx); err != nil {
 		b.keep()
 		return err
 	}
 	err = b.scratch.Close()
 	b.scratch = nil
-	if err := errors.Join(err, b.e.flush(ctx, math.MaxUint64)); err != nil { // also when all commits are flushed: inverses are none
+	if err != nil {
+		return err
+	}
+	return b.finish(ctx)
+}
+
+// finish makes what was taken over durable, and then removes the scratch store: until then nothing else has it.
+func (b *backfill) finish(ctx context.Context) error {
+	if err := b.e.keepTaken(ctx); err != nil {
 		return err
 	}
 	return b.remove()
+}
+
+// keepTaken makes durable what was taken over from the scratch store. It comes without a commit: all commits may be flushed, and it not.
+func (e *engine) keepTaken(ctx context.Context) error {
+	if !e.backfill.taken {
+		return nil
+	}
+	if err := e.flush(ctx, math.MaxUint64); err != nil {
+		return err
+	}
+	e.backfill.taken = false
+	return nil
 }
 
 // find finds the gaps up to what is applied.
@@ -153,34 +175,17 @@ func (b *backfill) open() (err error) {
 	}
 	b.scratch, err = store.Open(store.Options{
 		FS: b.e.opts.FS, Dir: filepath.Join(b.dir, storeName), Staging: filepath.Join(b.dir, chainsName), Logger: b.e.opts.Logger,
-		CacheBytes: scratchBytes, MemTableBytes: scratchBytes, InverseLimit: b.o.Limit,
+		CacheBytes: scratchBytes, MemTableBytes: b.memory(), InverseLimit: b.o.Limit,
 	})
 	return err
 }
 
-// endWaiting closes the scratch store should it wait for space on the disk when ctx has ended. The function that it returns ends that.
-func (b *backfill) endWaiting(ctx context.Context) func() {
-	scratch, done := b.scratch, make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		select {
-		case <-done:
-			return
-		case <-ctx.Done():
-		}
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(scratchPoll):
-			}
-			if scratch.NoSpace() {
-				_ = scratch.Close() // what it lacks is made again
-				return
-			}
-		}
-	})
-	return func() { close(done); wg.Wait() }
+// memory is that of the scratch store.
+func (b *backfill) memory() int64 {
+	if own := b.e.opts.MemTableBytes; own > 0 {
+		return min(own, scratchBytes)
+	}
+	return scratchBytes
 }
 
 // replay brings the scratch store up to the end of the last gap and takes over what it keeps.
@@ -198,7 +203,7 @@ func (b *backfill) replay(ctx context.Context) (err error) {
 	for {
 		records, _, err := reader.Next(ctx)
 		if errors.Is(err, io.EOF) {
-			return b.takeOver()
+			return b.takeOver(ctx)
 		}
 		if err != nil {
 			return err
@@ -211,14 +216,14 @@ func (b *backfill) replay(ctx context.Context) (err error) {
 			for _, r := range records[:n] {
 				bytes += int64(r.Size())
 			}
-			if err := b.scratch.Apply(records[:n]); err != nil {
-				return err
+			if err := b.scratch.ApplyBounded(ctx, records[:n]); err != nil {
+				return errors.Join(err, b.scratch.Close()) // it may be at it yet, with memory of the reader's; what it lacks is made again
 			}
 			records = records[n:]
 			b.tell(until)
 		}
-		if bytes >= takeOverEvery {
-			if err := b.takeOver(); err != nil {
+		if bytes >= b.memory()/2 {
+			if err := b.takeOver(ctx); err != nil {
 				return err
 			}
 			bytes = 0
@@ -240,7 +245,7 @@ func (b *backfill) together(records []batchlog.Record) int {
 }
 
 // takeOver copies the inverses of commits in gaps that the scratch store has.
-func (b *backfill) takeOver() error {
+func (b *backfill) takeOver(ctx context.Context) error {
 	rows, err := b.scratch.Inverses()
 	if err != nil {
 		return err
@@ -252,7 +257,8 @@ func (b *backfill) takeOver() error {
 				continue
 			}
 			take := batchlog.IDRange{First: g.First, Last: min(g.Last, r.Last)}
-			if err := b.e.store.CopyInverses(b.scratch, take); err != nil {
+			b.e.backfill.taken = true
+			if err := b.e.store.CopyInverses(ctx, b.scratch, take); err != nil {
 				return err
 			}
 			b.made += take.Last - take.First + 1
@@ -266,11 +272,12 @@ func (b *backfill) takeOver() error {
 	return nil
 }
 
-// keep makes durable how far the scratch store is, unless the disk is full: what it lacks is made again.
+// keep makes durable how far the scratch store is, unless the disk is full or fails: what it lacks is made again.
 func (b *backfill) keep() {
 	if b.scratch.Failed() != nil || b.scratch.NoSpace() {
 		return
 	}
+	trouble := b.scratch.Trouble()
 	done, err := b.scratch.Flush()
 	if err != nil {
 		return
@@ -280,7 +287,7 @@ func (b *backfill) keep() {
 		case <-done:
 			return
 		case <-time.After(scratchPoll):
-			if b.scratch.Failed() != nil || b.scratch.NoSpace() {
+			if b.scratch.Failed() != nil || b.scratch.NoSpace() || b.scratch.Trouble() != trouble {
 				return
 			}
 		}

@@ -161,10 +161,12 @@ func (e *engine) Configure(ctx context.Context, c batchlog.LogConfig, paths [][]
 	}
 	e.configuring.Lock()
 	defer e.configuring.Unlock()
+	turn := e.endUndo
 	if c.Undo {
-		if err := e.beginUndo(ctx); err != nil {
-			return plan, err
-		}
+		turn = e.beginUndo
+	}
+	if err := turn(ctx); err != nil {
+		return plan, err
 	}
 	err = e.log.Configure(c)
 	if e.store.Undo() && !e.log.Config().Undo {
@@ -222,12 +224,14 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 	if err != nil {
 		return batchlog.Status{}, err
 	}
-	undo, err := e.undoStatus()
+	oldest, applied := e.log.Oldest(), e.lines.Applied()
+	flushed = min(flushed, applied) // the store may be ahead of what it has said
+	undo, err := e.undoStatus(oldest, applied)
 	if err != nil {
 		return batchlog.Status{}, err
 	}
 	s := batchlog.Status{
-		Applied: e.lines.Applied(), Head: e.log.Head(), Flushed: flushed, Oldest: e.log.Oldest(),
+		Applied: applied, Head: e.log.Head(), Flushed: flushed, Oldest: oldest,
 		Epoch: e.identity.Epoch, UUID: e.identity.UUID, Session: e.session, State: "open",
 		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
 		Undo:  undo,

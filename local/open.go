@@ -142,7 +142,7 @@ func (e *engine) Close() error {
 		defer e.backfill.Unlock()
 		e.lines.Close()
 		if e.store.Failed() == nil && !e.store.NoSpace() {
-			if err := e.flush(context.Background(), e.store.Applied()); err != nil {
+			if err := errors.Join(e.flush(context.Background(), e.store.Applied()), e.keepTaken(context.Background())); err != nil {
 				e.opts.Logger.Warn("store not made durable; the next open applies the rest of the log again", "err", err)
 			}
 		}

@@ -44,6 +44,9 @@ func (g *stage) Revert(ctx context.Context, r batchlog.Revert) error {
 	if head := g.e.log.Head(); r.To > head {
 		return fmt.Errorf("commit %d of 0 to %d: %w", r.To, head, batchlog.ErrNotFound)
 	}
+	if r.To+1 < g.e.log.Oldest() {
+		return &batchlog.InverseError{ID: r.To + 1, Gone: true}
+	}
 	return g.beginRevert(ctx, r)
 }
 

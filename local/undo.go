@@ -16,6 +16,9 @@ func (e *engine) Inverse(ctx context.Context, id batchlog.ID) (batchlog.OpReader
 	if head := e.log.Head(); id == 0 || id > head {
 		return nil, fmt.Errorf("commit %d of 1 to %d: %w", id, head, batchlog.ErrNotFound)
 	}
+	if id < e.log.Oldest() { // there may be one yet, but not what it refers to
+		return nil, &batchlog.InverseError{ID: id, Gone: true}
+	}
 	if err := e.hold(ctx, batchlog.ReadOptions{AtLeast: id}); err != nil {
 		return nil, err
 	}
@@ -50,16 +53,31 @@ func (e *engine) beginUndo(ctx context.Context) error {
 	return nil
 }
 
-// undoStatus is which commits can be taken back.
-func (e *engine) undoStatus() (batchlog.UndoStatus, error) {
+// endUndo is called before inverses are no longer kept. When it returns all commits that are in the log by now have theirs, durably: commits that are applied
+// later, or again after a crash, get none.
+func (e *engine) endUndo(ctx context.Context) error {
+	if !e.log.Config().Undo {
+		return nil
+	}
+	err := e.lines.Hold(ctx, batchlog.ReadOptions{})
+	if err == nil {
+		err = e.flush(ctx, e.store.Applied())
+	}
+	if err != nil {
+		return fmt.Errorf("turn undo off: %w", err)
+	}
+	return nil
+}
+
+// undoStatus is which commits from oldest up to applied can be taken back.
+func (e *engine) undoStatus(oldest, applied batchlog.ID) (batchlog.UndoStatus, error) {
 	s := batchlog.UndoStatus{On: e.log.Config().Undo}
 	rows, err := e.store.Inverses()
 	if err != nil {
 		return s, err
 	}
-	oldest := e.log.Oldest()
 	for _, r := range rows {
-		if r.First = max(r.First, oldest); r.First <= r.Last {
+		if r.First, r.Last = max(r.First, oldest), min(r.Last, applied); r.First <= r.Last {
 			s.Have = append(s.Have, r)
 			s.Ready = r.Last
 		}

@@ -348,7 +348,7 @@ func TestVerifyInverses(t *testing.T) {
 			if err := from.Flush(t.Context()); err != nil { // applied
 				t.Fatal(err)
 			}
-			if err := db.engine.store.CopyInverses(from.engine.store, batchlog.IDRange{First: 1, Last: 4}); err != nil {
+			if err := db.engine.store.CopyInverses(t.Context(), from.engine.store, batchlog.IDRange{First: 1, Last: 4}); err != nil {
 				t.Fatal(err)
 			}
 			r, err := db.Verify(t.Context(), VerifyOptions{})

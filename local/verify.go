@@ -145,7 +145,7 @@ func (f *fold) run(ctx context.Context) error {
 		}()
 		var err error
 		f.scratch, err = store.Open(store.Options{
-			FS: f.engine.opts.FS, Dir: dir, Logger: f.engine.opts.Logger, Base: r.First - 1, CacheBytes: 8 << 20, MemTableBytes: 16 << 20,
+			FS: f.engine.opts.FS, Dir: filepath.Join(dir, storeName), Staging: filepath.Join(dir, chainsName), Logger: f.engine.opts.Logger, Base: r.First - 1, CacheBytes: 8 << 20, MemTableBytes: 16 << 20,
 			InverseLimit: math.MaxInt64,
 		})
 		if err != nil {

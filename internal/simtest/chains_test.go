@@ -20,7 +20,9 @@ import (
 // A chainStep is what is added to a chain: an op, or a copy.
 type chainStep struct {
 	op   op
-	copy *spaceCopy // nil: it is the op
+	copy *spaceCopy // nil: it is none
+
+	revert *spaceRevert // nil: it is none
 }
 
 // A spaceCopy copies or moves keys of one space, or of a subtree, to another.
@@ -29,6 +31,7 @@ type spaceCopy struct {
 	low, high  string
 	open       bool // no upper bound
 	tree, move bool
+	filled     map[int]bool // spaces that had keys when it was added to its chain
 }
 
 // treePairs are the pairs of spaces between which subtrees may be copied, and stay among the spaces there are.
@@ -51,6 +54,11 @@ func modelOp(o batchlog.Op) op {
 	}
 }
 
+// String is what is copied, for messages.
+func (c spaceCopy) String() string {
+	return fmt.Sprintf("%d to %d, %q to %q (open %t), tree %t, move %t", c.src, c.dst, c.low, c.high, c.open, c.tree, c.move)
+}
+
 func (c *spaceCopy) contains(key string) bool {
 	return c.tree || key >= c.low && (c.open || key < c.high)
 }
@@ -63,12 +71,8 @@ func (c *spaceCopy) apply(base, out state) {
 	has := func(p place) bool {
 		return (p.space == c.src || c.tree && within(p.space, c.src)) && c.contains(p.key)
 	}
-	filled := map[int]bool{}
-	for p := range base {
-		if has(p) {
-			filled[p.space] = true
-		}
-	}
+	filled := base.filled()
+	maps.Copy(filled, c.filled) // that they were emptied meanwhile makes no difference to what the chain has put there
 	if c.move {
 		maps.DeleteFunc(out, func(p place, _ string) bool { return has(p) && (!c.tree || filled[p.space]) })
 	}
@@ -80,13 +84,25 @@ func (c *spaceCopy) apply(base, out state) {
 	}
 }
 
+// filled are the spaces that have keys.
+func (s state) filled() map[int]bool {
+	filled := map[int]bool{}
+	for p := range s {
+		filled[p.space] = true
+	}
+	return filled
+}
+
 // after is the state after a chain.
 func after(base state, chain []chainStep) state {
 	out := maps.Clone(base)
 	for _, s := range chain {
-		if s.copy != nil {
+		switch {
+		case s.copy != nil:
 			s.copy.apply(base, out)
-		} else {
+		case s.revert != nil:
+			s.revert.apply(out)
+		default:
 			out.op(s.op)
 		}
 	}
@@ -143,7 +159,9 @@ type openChain struct {
 	commit
 	blobs bool  // it may refer to blobs
 	err   error // of its last commit that failed
-	lost  bool  // a copy could not be added: it can't be committed any more
+	lost  bool  // a copy or a revert could not be added: it can't be committed any more
+	// noInverse says that a revert could not be added for want of an inverse.
+	noInverse bool
 }
 
 // beginChain begins a chain, or returns nil if there is a reason that it can't.
@@ -195,14 +213,14 @@ func (r *run) fillChain(o *openChain) {
 	}
 	if r.rng.IntN(3) == 0 {
 		c := r.randomCopy()
-		err := r.addCopy(o, c)
+		err := r.addCopy(o, &c)
 		o.lost = o.lost || err != nil
-		r.log("chain: copy %+v: %v", c, err)
+		r.log("chain: copy %s: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 		o.blobs = true // or may have
 	}
 	r.log("chain of %d steps: %d more, %v", len(o.commit.chain), n, o.chain.Err())
-	if err := o.chain.Err(); err != nil && !r.excusedChain(err) {
+	if err := o.chain.Err(); err != nil && !r.excusedChain(err) && !(o.noInverse && errors.Is(err, batchlog.ErrNoInverse)) {
 		r.must("fill a chain", err)
 	}
 }
@@ -229,7 +247,8 @@ func (r *run) randomCopy() spaceCopy {
 }
 
 // addCopy adds a copy, which waits for the store, also when that waits for space: then the chain is given up.
-func (r *run) addCopy(o *openChain, c spaceCopy) error {
+func (r *run) addCopy(o *openChain, c *spaceCopy) error {
+	c.filled = r.model.now.filled()
 	ctx, cancel := r.context()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { o.cancel(context.Cause(ctx)) })()
@@ -256,9 +275,9 @@ func (r *run) stepCopy() {
 	r.t.Helper()
 	r.stepChainOf(func(o *openChain) {
 		c := r.randomCopy()
-		err := r.addCopy(o, c)
+		err := r.addCopy(o, &c)
 		o.lost = o.lost || err != nil
-		r.log("copy %+v: %v", c, err)
+		r.log("copy %s: %v", c, err)
 		o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 	})
 }
@@ -281,18 +300,7 @@ func (r *run) stepCommitChain() { r.commitChain(r.rng.IntN(len(r.chains))) }
 func (r *run) commitChain(i int) {
 	r.t.Helper()
 	o := r.chains[i]
-	if o.chain.Progress == nil && r.rng.IntN(2) == 0 {
-		busy := 1 + r.rng.IntN(3)
-		o.chain.Progress = func(p batchlog.ChainProgress) {
-			// Nobody else commits while a copy catches up for the last time.
-			if p.Stage == "catch up" || busy == 0 || r.disk.isFull() || r.disk.crashed() || r.disk.faults() > 0 {
-				return
-			}
-			busy--
-			r.met["written during "+p.Stage]++
-			r.submit(r.randomCommit())
-		}
-	}
+	r.busyChain(o)
 	ctx, cancel := r.context()
 	defer cancel()
 	failed := o.chain.Err()
@@ -310,7 +318,8 @@ func (r *run) commitChain(i int) {
 	if id != 0 {
 		r.t.Fatalf("step %d: commit %d with the error %v", r.step, id, err)
 	}
-	if !r.excusedChain(err) && (failed == nil || !errors.Is(err, failed)) && !(o.failed() && errors.Is(err, o.err)) {
+	if !r.excusedChain(err) && (failed == nil || !errors.Is(err, failed)) && !(o.failed() && errors.Is(err, o.err)) &&
+		!(o.noInverse && errors.Is(err, batchlog.ErrNoInverse)) {
 		r.must("commit of a chain", err)
 	}
 	o.err = err
@@ -319,6 +328,23 @@ func (r *run) commitChain(i int) {
 		err := o.chain.Close()
 		if err != nil && !r.excusedChain(err) {
 			r.must("close a chain", err)
+		}
+	}
+}
+
+// busyChain has commits made under way, sometimes.
+func (r *run) busyChain(o *openChain) {
+	r.t.Helper()
+	if o.chain.Progress == nil && r.rng.IntN(2) == 0 {
+		busy := 1 + r.rng.IntN(3)
+		o.chain.Progress = func(p batchlog.ChainProgress) {
+			// Nobody else commits while a copy catches up for the last time.
+			if p.Stage == "catch up" || busy == 0 || r.disk.isFull() || r.disk.crashed() || r.disk.faults() > 0 {
+				return
+			}
+			busy--
+			r.met["written during "+p.Stage]++
+			r.submit(r.randomCommit())
 		}
 	}
 }
@@ -488,9 +514,18 @@ func (r *run) checkSwept() {
 	for _, v := range r.model.now {
 		need(v)
 	}
-	for id := r.model.oldest; id <= r.model.head(); id++ {
-		for _, o := range r.model.commits[id-1].ops {
-			need(o.value)
+	s := state{}
+	for i := range r.model.commits {
+		id := batchlog.ID(i + 1)
+		for _, ch := range s.changes(&r.model.commits[i]) {
+			if ch.had && covers(r.kept.have, id, id) {
+				need(ch.old)
+			}
+		}
+		if id >= r.model.oldest {
+			for _, o := range r.model.commits[i].ops {
+				need(o.value)
+			}
 		}
 	}
 	folders, err := r.disk.List("data/db/blobs")

@@ -27,11 +27,15 @@ func newStory(t *testing.T, seed uint64) *story {
 // tell does the story. begun is called when the database is open; after each step, then is.
 func (s *story) tell(begun, then func()) {
 	s.t.Helper()
+	s.tellSteps(begun, then,
+		s.write, s.largeChain, s.write, s.busyCopy, s.blob, s.write, s.blob, s.mixedCopy, s.blobChain, s.move, s.dropped, s.age, s.stepTrim, s.stepFlush, s.sweep)
+}
+
+func (s *story) tellSteps(begun, then func(), steps ...func()) {
+	s.t.Helper()
 	s.mustOpen()
 	begun()
-	for n, do := range []func(){
-		s.write, s.largeChain, s.write, s.busyCopy, s.blob, s.write, s.blob, s.mixedCopy, s.blobChain, s.move, s.dropped, s.age, s.stepTrim, s.stepFlush, s.sweep,
-	} {
+	for n, do := range steps {
 		s.step = n + 1
 		do()
 		s.checkStep()
@@ -71,16 +75,16 @@ func (s *story) fill(o *openChain, space, n int) {
 }
 
 func (s *story) copy(o *openChain, c spaceCopy) {
-	err := s.addCopy(o, c)
+	err := s.addCopy(o, &c)
 	o.lost = o.lost || err != nil
-	s.log("copy %+v: %v", c, err)
+	s.log("copy %s: %v", c, err)
 	o.commit.chain = append(o.commit.chain, chainStep{copy: &c})
 }
 
 // largeChain commits a chain that is sorted in several runs, and taken in as tables.
 func (s *story) largeChain() {
 	s.stepChainOf(func(o *openChain) {
-		o.token = "large"
+		o.token = fmt.Sprint("large ", s.step)
 		o.chain.Token = o.token
 		s.fill(o, 1, 300)
 	})

@@ -140,6 +140,13 @@ func (d *disk) faults() int {
 	return d.mu.faults
 }
 
+// forgive forgets those that were.
+func (d *disk) forgive() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.faults = 0
+}
+
 // setFull makes the disk full, or gives it space again.
 func (d *disk) setFull(full bool) {
 	d.mu.Lock()

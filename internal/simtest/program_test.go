@@ -80,6 +80,7 @@ type run struct {
 	clock *clock
 	model *model
 	mix   mix
+	kept  keeping
 
 	disk       *disk
 	db         *local.DB
@@ -112,6 +113,7 @@ type mix struct {
 	segmentBytes          int64
 	memTableBytes         int64
 	values                int // values are up to this large
+	inverseBytes          int64
 	spaceStrict           bool
 }
 
@@ -121,6 +123,7 @@ func newRun(t *testing.T, seed uint64, m mix) *run {
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0xba7c)), clock: newClock(), model: newModel(), mix: m,
 		did: map[string]int{}, met: map[string]int{},
 		config: batchlog.LogConfig{SegmentBytes: m.segmentBytes},
+		kept:   keeping{limit: m.inverseBytes},
 	}
 	r.disk = newDisk(nil, seed)
 	r.disk.lenient = !m.spaceStrict
@@ -273,6 +276,7 @@ func (r *run) checkStatus() {
 		r.t.Fatalf("step %d: read-only without a reason: %s", r.step, st.Reason)
 	}
 	r.must("writes", failedStaysFailed(r.outcomes))
+	r.must("inverses", r.kept.check(&st))
 }
 
 // pick is a random step, by weight.
@@ -339,6 +343,9 @@ func randomMix(seed uint64) mix {
 	if *flagSteps > 0 {
 		m.steps = *flagSteps
 	}
+	if seed%4 == 0 {
+		m.inverseBytes = 1 << (8 + seed/4%8)
+	}
 	switch rng.IntN(6) {
 	case 0: // nothing goes wrong
 	case 1:
@@ -357,6 +364,7 @@ func randomMix(seed uint64) mix {
 func (r *run) options() *local.Options {
 	return &local.Options{
 		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes, ChainBytes: 16 << 10,
+		InverseBytes: r.mix.inverseBytes,
 	}
 }
 
@@ -371,7 +379,7 @@ func (r *run) open() error {
 	for _, path := range worldPaths {
 		r.spaces = append(r.spaces, db.Space(path...))
 	}
-	r.outcomes, r.limbo = nil, false
+	r.outcomes, r.limbo, r.kept.have = nil, false, nil
 	return nil
 }
 
@@ -535,6 +543,12 @@ func (r *run) compare() {
 		r.t.Fatalf("view is at %d, want %d", v.ID(), r.model.head())
 	}
 	r.must("store", viewIsFold(v, r.spaces, r.model.now))
+	r.must("inverses", r.kept.check(&st))
+	if !r.kept.sure {
+		r.kept.turn(st.Undo.On, true, st.Head)
+		r.config.Undo = st.Undo.On
+	}
+	r.checkInverses()
 }
 
 // tailAll is all that a tail with an end yields.

@@ -35,6 +35,9 @@ func init() {
 		"read blob":    {weight: 4, do: (*run).stepReadBlob},
 		"sweep":        {weight: 3, do: (*run).stepSweep},
 
+		"backfill": {weight: 2, do: (*run).stepBackfill},
+		"revert":   {weight: 4, do: (*run).stepRevert},
+
 		"get":         {weight: 10, do: (*run).stepGet},
 		"stale":       {weight: 3, do: (*run).stepStale},
 		"scan":        {weight: 8, do: (*run).stepScan},
@@ -328,18 +331,9 @@ func (r *run) stepConfigure() {
 		SegmentBytes: int64(16+r.rng.IntN(48)) << 10,
 		HotTTL:       []time.Duration{0, time.Second, time.Minute, time.Hour}[r.rng.IntN(4)],
 		BlobBytes:    []int{0, 0, batchlog.MinBlobBytes, 2 * batchlog.MinBlobBytes}[r.rng.IntN(4)],
+		Undo:         r.rng.IntN(4) > 0,
 	}
-	ctx, cancel := r.context()
-	defer cancel()
-	err := r.db.Configure(ctx, c)
-	r.log("configure %+v: %v", c, err)
-	if err == nil {
-		r.config = c
-		return
-	}
-	if !r.excused(err) && !r.disk.isFull() {
-		r.must("configure", err)
-	}
+	r.configure(c)
 }
 
 // stepPlan asks what other settings would do, which must do nothing.

@@ -163,8 +163,13 @@ func (s *Store) Inverse(id batchlog.ID) (batchlog.OpReader, error) {
 	case formParts:
 		return &partsReader{store: s, id: id, left: v.count}, nil
 	default:
-		return nil, &batchlog.InverseError{ID: id, Bytes: v.size, Limit: s.opts.InverseLimit}
+		return nil, s.tooLarge(id, v)
 	}
+}
+
+// tooLarge says that an inverse was not kept. A backfill may have had a lower limit than the store has.
+func (s *Store) tooLarge(id batchlog.ID, v inverse) error {
+	return &batchlog.InverseError{ID: id, Bytes: v.size, Limit: min(s.opts.InverseLimit, v.size-1)}
 }
 
 // inverse finds that of a commit. Its ops are the caller's.
@@ -332,7 +337,7 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 func (s *Store) visitInverse(id batchlog.ID, v inverse, visit func(id batchlog.ID, ops []byte, count int) error) error {
 	switch v.form {
 	case formTooLarge:
-		return &batchlog.InverseError{ID: id, Bytes: v.size, Limit: s.opts.InverseLimit}
+		return s.tooLarge(id, v)
 	case formInline:
 		if v.count == 0 {
 			return nil

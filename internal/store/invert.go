@@ -43,24 +43,27 @@ func (s *Store) invert(records []batchlog.Record) (n int, err error) {
 	}
 	for {
 		fits, err := v.readOld(s.db)
+		if fits && err == nil {
+			v.noteLatest()
+			v.sortByCommit(n)
+			if fits, err = v.encode(records[:n], s.opts.InverseLimit); !fits {
+				v.latest.reset() // it is ahead of the store
+			}
+		}
 		if err != nil {
 			return 0, err
 		}
 		if fits {
-			break
+			return n, nil
 		}
 		if n == 1 {
 			return 0, nil
 		}
-		n /= 2
-		v.writes = slices.DeleteFunc(v.writes, func(w write) bool { return w.commit >= n })
+		v.reset(records[0].ID)
+		if n, err = v.gather(records[:n/2]); err != nil {
+			return 0, err
+		}
 	}
-	v.noteLatest()
-	v.sortByCommit(n)
-	if fits, err := v.encode(records[:n]); !fits || err != nil {
-		return 0, err
-	}
-	return n, nil
 }
 
 func (v *inverter) reset(first batchlog.ID) {
@@ -204,8 +207,8 @@ func (v *inverter) sortByCommit(commits int) {
 	v.writes, v.kept = v.kept, sorted
 }
 
-// encode makes blocks of what is kept; fits is false if an inverse is too large for one, which must be the only one then.
-func (v *inverter) encode(records []batchlog.Record) (fits bool, err error) {
+// encode makes blocks of what is kept; fits is false if an inverse is larger than the limit, or the only one and too large for a block.
+func (v *inverter) encode(records []batchlog.Record, limit int64) (fits bool, err error) {
 	start := 0
 	for i, end := range v.ends {
 		v.ops = v.ops[:0]
@@ -214,7 +217,7 @@ func (v *inverter) encode(records []batchlog.Record) (fits bool, err error) {
 				return false, err
 			}
 		}
-		if len(v.ops) > v.sizes.inline && len(records) == 1 {
+		if len(v.ops) > v.sizes.inline && len(records) == 1 || int64(len(v.ops)) > limit {
 			return false, nil
 		}
 		if v.blocks.add(inverse{form: formInline, count: end - start, size: int64(len(v.ops)), ops: v.ops}) {

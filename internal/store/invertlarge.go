@@ -26,8 +26,7 @@ type largeInverse struct {
 
 // invertLarge makes the inverse of a commit whose net effect are these layers.
 func (s *Store) invertLarge(id batchlog.ID, layers []layer) (_ largeInverse, err error) {
-	dir := filepath.Join(s.opts.Staging, "undo")
-	w := &partsWriter{store: s, id: id, dir: dir}
+	w := &partsWriter{store: s, id: id, dir: s.undoDir()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.drop())
@@ -39,6 +38,12 @@ func (s *Store) invertLarge(id batchlog.ID, layers []layer) (_ largeInverse, err
 	}
 	return w.finish()
 }
+
+// undoDir is where the tables of a large inverse are made, until they are taken in.
+func (s *Store) undoDir() string { return filepath.Join(s.opts.Staging, "undo") }
+
+// clearUndoDir removes what is left there. What can't be removed is when the next tables are made, or the store is opened.
+func (s *Store) clearUndoDir() { _ = s.fs.RemoveAll(s.undoDir()) }
 
 // A layer is ops in the order of keys: no two on one key, but a delete range that begins there, which comes first; delete ranges don't overlap.
 type layer interface {
@@ -72,7 +77,7 @@ func (l *memoryLayer) close() error { return nil }
 // netLayer is the net effect of ops in any order.
 func (s *Store) netLayer(ops []byte, count int) (_ layer, err error) {
 	// Twice their size, so that they stay in memory.
-	sorter := chainsort.New(chainsort.Options{FS: s.fs, Dir: filepath.Join(s.opts.Staging, "undo"), MemoryBytes: 4*len(ops) + 1<<20})
+	sorter := chainsort.New(chainsort.Options{FS: s.fs, Dir: s.undoDir(), MemoryBytes: 4*len(ops) + 1<<20})
 	defer func() { err = errors.Join(err, sorter.Close()) }()
 	if err := sorter.Add(1, ops, count); err != nil {
 		return nil, err
@@ -455,7 +460,7 @@ func (s *Store) asTables(id batchlog.ID, v largeInverse) (*Tables, error) {
 	if v.tables != nil {
 		return v.tables, nil
 	}
-	w := &partsWriter{store: s, id: id, dir: filepath.Join(s.opts.Staging, "undo")}
+	w := &partsWriter{store: s, id: id, dir: s.undoDir()}
 	err := w.begin()
 	if err == nil {
 		v, err = w.finishTables(v.inverse)

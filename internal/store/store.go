@@ -30,7 +30,7 @@ const (
 type Options struct {
 	FS            vfs.FS
 	Dir           string
-	Staging       string // where the tables of chains are made again after a crash, in a directory each
+	Staging       string // where the tables of chains are made again after a crash, in a directory each, and those of large inverses
 	Logger        *slog.Logger
 	CacheBytes    int64       // of blocks; 0: DefaultCacheBytes
 	Base          batchlog.ID // an empty store stands at this commit
@@ -122,6 +122,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, openError(err)), s.Close())
 	}
+	s.clearUndoDir()
 	s.fs.patient.Store(true)
 	s.compactions.begin()
 	return s, nil

@@ -347,6 +347,9 @@ func (s *Store) applyChain(r *batchlog.Record, undo bool) error {
 	}
 	s.endChain(before) // not after a failure: half of the chain may be there
 	t.forget()
+	if undo {
+		s.clearUndoDir()
+	}
 	s.Unstage(r.Chain.File) // last: what is staged is not taken for left behind
 	return nil
 }

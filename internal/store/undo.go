@@ -69,7 +69,7 @@ func (s *Store) applyLarge(r *batchlog.Record, v largeInverse) error {
 				return fmt.Errorf("take in what is overwritten: %w", err)
 			}
 		}
-		v.tables.forget()
+		s.clearUndoDir()
 		if err := s.noteInverseBlobs(r.ID); err != nil {
 			return err
 		}

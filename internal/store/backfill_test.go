@@ -1,0 +1,84 @@
+package store
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Inverses that are taken over again after a crash, from a store that was brought up anew, with other commits together in a block, take the place of what
+// was left of the first time.
+func TestCopyInversesAgain(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: 40}
+		states := []model{{}}
+		var records []batchlog.Record
+		for range 60 {
+			r := maker.record()
+			records = append(records, r)
+			state := maps.Clone(states[len(states)-1])
+			state.applyTo(t, r)
+			states = append(states, state)
+		}
+		sizes := inverseSizes{block: 300, part: 100, inline: 200, memory: 400, latest: 1000}
+		brought := func() *Store {
+			s := openUndo(t, vfs.NewMem(), sizes)
+			for int(s.Applied()) < len(records) {
+				apply(t, s, records[s.Applied():][:min(1+rng.IntN(20), len(records)-int(s.Applied()))]...)
+			}
+			return s
+		}
+		s := open(t, vfs.NewMem(), 0)
+		apply(t, s, records...)
+		take := func(from *Store, first, last batchlog.ID) {
+			if err := s.CopyInverses(t.Context(), from, batchlog.IDRange{First: first, Last: last}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		from := brought()
+		take(from, 1, 60)
+		if err := s.db.Delete(inverseRowKey(1), pebble.NoSync); err != nil { // it was interrupted right before the last write
+			t.Fatal(err)
+		}
+		again := brought()
+		end := blockEnd(t, again, 30)
+		take(again, 1, end)
+		take(again, end+1, 60)
+		for id := batchlog.ID(1); id <= 60; id++ {
+			got, err := readInverse(s, id)
+			if want := wantInverse(states[id-1], states[id]); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("seed %d: inverse of commit %d: %s, %v", seed, id, difference(got, want), err)
+			}
+		}
+		for range 30 {
+			mustUndoAll(t, s, states, rng)
+		}
+		for _, s := range []*Store{s, from, again} {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// blockEnd is the last commit of the block that a commit is in.
+func blockEnd(t *testing.T, s *Store, id batchlog.ID) batchlog.ID {
+	t.Helper()
+	it, err := s.inverseIter(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	it.First()
+	b, err := iterBlock(it)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.first + batchlog.ID(len(b.inverses)) - 1
+}
