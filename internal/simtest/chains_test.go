@@ -55,7 +55,7 @@ func modelOp(o batchlog.Op) op {
 }
 
 // String is what is copied, for messages.
-func (c spaceCopy) String() string {
+func (c *spaceCopy) String() string {
 	return fmt.Sprintf("%d to %d, %q to %q (open %t), tree %t, move %t", c.src, c.dst, c.low, c.high, c.open, c.tree, c.move)
 }
 
