@@ -96,7 +96,7 @@ func (s *story) grow() {
 // or off, used or trimmed: those that should be there are, and are what was overwritten.
 func TestUndoCrashSweep(t *testing.T) {
 	t.Parallel()
-	sweepStory(t, 251, 251, func(t *testing.T, n int) bool {
+	sweepStory(t, 1501, 1501, func(t *testing.T, n int) bool {
 		s := newStory(t, uint64(1+n%3))
 		s.tellUndo(func() { s.disk.crashIn(n, []int{0, 50, 100}[n%3], n%2 == 0) }, func() {})
 		return s.met["power lost"] == 0
@@ -106,7 +106,7 @@ func TestUndoCrashSweep(t *testing.T) {
 // Whatever operation finds the disk full: nothing hangs that need not, and with space again all goes on.
 func TestUndoFullSweep(t *testing.T) {
 	t.Parallel()
-	sweepStory(t, 251, 251, func(t *testing.T, n int) bool {
+	sweepStory(t, 1501, 1501, func(t *testing.T, n int) bool {
 		s := newStory(t, uint64(1+n%3))
 		s.disk.lenient = n%2 == 0
 		full := false
@@ -124,7 +124,7 @@ func TestUndoFullSweep(t *testing.T) {
 // Whatever operation of the disk fails: what is shown of inverses is right, and what was to be kept is, once the database is opened again.
 func TestUndoFaultSweep(t *testing.T) {
 	t.Parallel()
-	sweepStory(t, 601, 601, func(t *testing.T, n int) bool {
+	sweepStory(t, 3001, 3001, func(t *testing.T, n int) bool {
 		s := newStory(t, uint64(1+n%3))
 		s.tellUndo(func() { s.disk.failing(faultAfter(n, 1, nil, "")) }, func() {
 			if s.disk.faults() > 0 {
