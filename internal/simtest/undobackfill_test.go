@@ -28,14 +28,7 @@ func TestBackfillInterrupted(t *testing.T) {
 		do()
 	}
 	before.must("close", before.closeBounded())
-	stride := 67
-	if testing.Short() {
-		stride = 197
-	}
-	if *flagAll {
-		stride = 1
-	}
-	for n := 1; ; n += stride {
+	for n := 1; ; n += stepOf(97, 397) {
 		broken := false
 		for how := range 5 {
 			t.Run(fmt.Sprint(n, " ", how), func(t *testing.T) {
@@ -100,7 +93,7 @@ func (s *story) interruptBackfill(n, how int) (broken bool) {
 	broken = broken || s.disk.crashed() || s.disk.faults() > 0 || s.disk.isFull()
 	mu.Unlock()
 	if err == nil && how != 1 && !s.disk.crashed() {
-		s.kept.filled(s.model.head())
+		s.kept.filled(s.model.head(), batchlog.BackfillOptions{})
 	}
 	s.disk.clear()
 	switch {
