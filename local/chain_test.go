@@ -119,6 +119,9 @@ func TestChainLarge(t *testing.T) {
 
 // Verify applies a chain after the commits before it, also where it reads them at once.
 func TestVerifyChainOrder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	fs := vfs.NewMem()
 	db := chainDB(t, Options{FS: fs, ChainBytes: 16 << 20})
 	s := db.Space("s")

@@ -104,6 +104,10 @@ func (c *copyCase) copyOnce(ctx context.Context) (batchlog.ID, error) {
 // copyWhileWritten copies some times, and returns the ids of the copies.
 func (c *copyCase) copyWhileWritten() (ids []batchlog.ID) {
 	stop := make(chan struct{})
+	pause := 50 * time.Microsecond
+	if testing.Short() { // the race detector slows copies down more than writers
+		pause = 2 * time.Millisecond
+	}
 	var wg sync.WaitGroup
 	for w := range 2 {
 		wg.Go(func() {
@@ -112,7 +116,7 @@ func (c *copyCase) copyWhileWritten() (ids []batchlog.ID) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(50 * time.Microsecond):
+				case <-time.After(pause):
 					c.write(r)
 				}
 			}

@@ -232,7 +232,11 @@ func TestRevert(t *testing.T) {
 			if busy {
 				wg.Go(func() { writeUntil(t, db, stop) })
 			}
-			for range 30 {
+			reverting := 30
+			if testing.Short() {
+				reverting = 6
+			}
+			for range reverting {
 				r := revertCase{to: batchlog.ID(w.rng.IntN(int(head(t, db)))), space: []*batchlog.Space{db.Root(), db.Space("a"), db.Space("c")}[w.rng.IntN(3)]}
 				r.commit(t, db)
 				reverts = append(reverts, r)
@@ -296,11 +300,15 @@ func (r *revertCase) check(t *testing.T, all []map[string]string) {
 // writeUntil writes single keys until stop is closed.
 func writeUntil(t *testing.T, db *DB, stop chan struct{}) {
 	w := &undoWriter{t, db, rand.New(rand.NewPCG(3, 1))}
+	pause := 50 * time.Microsecond
+	if testing.Short() { // the race detector slows reverts down more than writers
+		pause = 2 * time.Millisecond
+	}
 	for {
 		select {
 		case <-stop:
 			return
-		case <-time.After(time.Duration(w.rng.IntN(50)) * time.Microsecond):
+		case <-time.After(time.Duration(w.rng.Int64N(int64(pause)))):
 		}
 		var b batchlog.Batch
 		switch w.rng.IntN(6) {

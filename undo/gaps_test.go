@@ -68,6 +68,9 @@ func TestLongCascade(t *testing.T) {
 
 // A large commit all of whose keys were changed since has conflicts as a small one.
 func TestAllConflicts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	db := openUndo(t)
 	s := db.Space("s")
 	id := fillLarge(t, db, s, "one")

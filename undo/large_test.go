@@ -56,6 +56,9 @@ func wantCount(t *testing.T, s *batchlog.Space, want map[string]int) {
 
 // A commit that is too large for a transaction is taken back by a chain, with all that holds for small ones.
 func TestUndoLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	db := openUndo(t)
 	s := db.Space("s")
 	fillLarge(t, db, s, "one")
@@ -98,6 +101,9 @@ func TestUndoLarge(t *testing.T) {
 
 // A range delete of many keys is taken back.
 func TestUndoLargeRange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	db := openUndo(t)
 	s := db.Space("s")
 	fillLarge(t, db, s, "one")

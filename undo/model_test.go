@@ -19,6 +19,13 @@ import (
 
 var modelSeeds = flag.Uint64("undo.seeds", 12, "how many random programs TestModel and TestStacks run")
 
+func seeds() uint64 {
+	if testing.Short() {
+		return min(2, *modelSeeds)
+	}
+	return *modelSeeds
+}
+
 // A model has whole states: what is in the store after each commit, by stored key.
 type model struct {
 	t      *testing.T
@@ -407,7 +414,7 @@ func (m *model) to() {
 
 // TestModel runs random programs of commits, undos of all kinds and reopenings.
 func TestModel(t *testing.T) {
-	for seed := range *modelSeeds {
+	for seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := newModel(t, seed)
 			defer func() { m.close() }()

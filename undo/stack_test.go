@@ -46,7 +46,7 @@ func (a *actor) take(m *model, what string, step func(context.Context) (batchlog
 
 // TestStacks has two actors write, undo and redo in turn, with a third one who has no stack, and reopenings.
 func TestStacks(t *testing.T) {
-	for seed := range *modelSeeds {
+	for seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := newModel(t, 100+seed)
 			defer func() { m.close() }()

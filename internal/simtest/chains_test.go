@@ -59,12 +59,12 @@ func (c spaceCopy) String() string {
 	return fmt.Sprintf("%d to %d, %q to %q (open %t), tree %t, move %t", c.src, c.dst, c.low, c.high, c.open, c.tree, c.move)
 }
 
-func (c *spaceCopy) contains(key string) bool {
+func (c spaceCopy) contains(key string) bool {
 	return c.tree || key >= c.low && (c.open || key < c.high)
 }
 
 // apply makes of out, which is base with what came before in the chain, what the copy makes of it.
-func (c *spaceCopy) apply(base, out state) {
+func (c spaceCopy) apply(base, out state) {
 	if c.dst == c.src {
 		return
 	}

@@ -224,7 +224,11 @@ func openUndo(t *testing.T, fs vfs.FS, sizes inverseSizes) *Store {
 
 // TestInverses applies commits of all kinds in groups of all sizes, with crashes between, and compares each inverse with what the commit has changed.
 func TestInverses(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: []int{1, 2000, 40_000}[seed%3]}
 		fs := vfs.NewCrashableMem()
