@@ -37,7 +37,7 @@ func TestKill(t *testing.T) {
 	t.Logf("%d kills, %d commits, %d acknowledged", *flagKills, len(h.log), len(h.acked))
 }
 
-// A process that is killed while it fills and commits chains, copies, and puts blobs leaves each of them whole or not at all, and nothing that is not swept.
+// A process that is killed while it fills and commits chains, copies, and puts blobs leaves each of them whole or not at all, with its inverse, and nothing that is not swept.
 func TestKillChains(t *testing.T) {
 	dir := t.TempDir()
 	var h ledger
@@ -87,8 +87,8 @@ func sweepAfterKill(t *testing.T, dir string) (chains int) {
 		t.Errorf("%d directories of chains after a sweep", len(names))
 	}
 	r, err := db.Verify(t.Context(), local.VerifyOptions{})
-	if err != nil || len(r.Problems) > 0 {
-		t.Errorf("verify after a sweep: %v, %v", err, r.Problems)
+	if err != nil || len(r.Problems) > 0 || r.Inverses != int64(r.Last) {
+		t.Errorf("verify after a sweep: %v, %v; %d inverses of %d commits", err, r.Problems, r.Inverses, r.Last)
 	}
 	return chains
 }

@@ -155,7 +155,7 @@ func (w work) batch(db *batchlog.DB) *batchlog.Batch {
 func realOptions(t *testing.T) *local.Options {
 	return &local.Options{
 		Logger: testLogger(t), CacheBytes: 1 << 20, MemTableBytes: 256 << 10, ChainBytes: 16 << 10,
-		Log: batchlog.LogConfig{SegmentBytes: 64 << 10},
+		Log: batchlog.LogConfig{SegmentBytes: 64 << 10, Undo: true},
 	}
 }
 

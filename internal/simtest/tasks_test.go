@@ -141,7 +141,7 @@ func (p *taskProgram) run() {
 func (p *taskProgram) open() {
 	o := local.Options{
 		FS: p.fs, Logger: testLogger(p.t), CacheBytes: 1 << 20, MemTableBytes: 128 << 10, Now: p.clock.now,
-		Log: batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes, HotTTL: taskTTL},
+		Log: batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes, HotTTL: taskTTL, Undo: p.seed%2 == 0},
 	}
 	db, err := local.Open("db", &o)
 	p.failed("open", err)
@@ -512,6 +512,12 @@ func (p *taskProgram) check() {
 	sights := p.sights
 	p.sights = nil
 	p.mu.Unlock()
+	st, err := p.db.Status(ctx)
+	p.failed("status", err)
+	if p.seed%2 == 0 {
+		kept := keeping{on: true, sure: true, from: 1}
+		p.failed("inverses", kept.check(&st))
+	}
 	p.failed("the log", p.fold.read(ctx, p.db.DB))
 	for _, s := range sights {
 		j := p.fold.jobs[s.job]

@@ -54,7 +54,7 @@ func (r *run) stepBackfill() {
 	var missing *batchlog.InverseError
 	switch {
 	case err == nil:
-		r.kept.filled(head)
+		r.kept.filled(head, o)
 		r.checkStatus()
 		r.checkInverses()
 	case errors.Is(err, errInterrupted):

@@ -25,8 +25,8 @@ func (s *story) tellUndo(begun, then func()) {
 // largeValues puts values that are together too large for one block of inverses.
 func (s *story) largeValues() {
 	c := commit{at: s.clock.now()}
-	for i := range 3 {
-		c.ops = append(c.ops, op{kind: batchlog.OpPut, space: 9, key: fmt.Sprint("k", i), value: s.value() + strings.Repeat("w", 400_000)})
+	for i := range 6 {
+		c.ops = append(c.ops, op{kind: batchlog.OpPut, space: 9, key: fmt.Sprint("k", i), value: s.value() + strings.Repeat("w", 250_000)})
 	}
 	s.submit(c)
 }
@@ -41,7 +41,7 @@ func (s *story) largeRange() {
 // rangeChain deletes them in a chain that is taken in as tables.
 func (s *story) rangeChain() {
 	s.stepChainOf(func(o *openChain) {
-		del := op{kind: batchlog.OpDeleteRange, space: 9, key: "k0", high: "k2"}
+		del := op{kind: batchlog.OpDeleteRange, space: 9, key: "k0", high: "k6"}
 		s.add(o.chain, del)
 		o.commit.chain = append(o.commit.chain, chainStep{op: del})
 		s.fill(o, 9, 100)
@@ -59,7 +59,7 @@ func (s *story) backfill() {
 	s.met["backfill "+errClass(err)]++
 	switch {
 	case err == nil:
-		s.kept.filled(head)
+		s.kept.filled(head, batchlog.BackfillOptions{})
 	case !s.excusedChain(err):
 		s.must("backfill", err)
 	}
@@ -101,6 +101,58 @@ func TestUndoCrashSweep(t *testing.T) {
 		s.tellUndo(func() { s.disk.crashIn(n, []int{0, 50, 100}[n%3], n%2 == 0) }, func() {})
 		return s.met["power lost"] == 0
 	})
+}
+
+// Whatever change of the disk the power fails at while one commit with a large inverse is applied, or a chain: after it the inverse is what was overwritten before.
+func TestUndoCommitCrash(t *testing.T) {
+	t.Parallel()
+	for name, commit := range map[string]func(s *story){"range": (*story).largeRange, "chain": (*story).largeChain, "range in a chain": (*story).rangeChain, "blobs in a chain": (*story).blobChain} {
+		t.Run(name, func(t *testing.T) {
+			for n := 1; ; n += stepOf(13, 61) {
+				s := newStory(t, uint64(n))
+				s.mustOpen()
+				s.configure(batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes, Undo: true})
+				s.write()
+				s.blob()
+				s.largeValues()
+				s.stepFlush()
+				s.disk.crashIn(n, []int{0, 50, 100}[n%3], n%2 == 0)
+				commit(s)
+				s.waitApplied()
+				if !s.disk.crashed() {
+					s.disk.clear()
+					s.end()
+					return
+				}
+				s.recover("power lost")
+				s.write()
+				s.checkInverses()
+				s.end()
+			}
+		})
+	}
+}
+
+// stepOf is how many operations a sweep goes on by.
+func stepOf(stride, short int) int {
+	switch {
+	case *flagAll:
+		return 1
+	case testing.Short():
+		return short
+	default:
+		return stride
+	}
+}
+
+// waitApplied waits until all is applied, or the power is gone.
+func (s *story) waitApplied() {
+	ctx, cancel := s.context()
+	defer cancel()
+	if v, err := s.db.View(ctx); err == nil {
+		_ = v.Close() // the database may be beyond it
+	}
+	s.stepFlush()
 }
 
 // Whatever operation finds the disk full: nothing hangs that need not, and with space again all goes on.

@@ -82,3 +82,41 @@ func blockEnd(t *testing.T, s *Store, id batchlog.ID) batchlog.ID {
 	}
 	return b.first + batchlog.ID(len(b.inverses)) - 1
 }
+
+// Of commits that are forgotten nothing stays but what is in a block with others.
+func TestForgetInverses(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 11))
+	maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: 300}
+	s := openUndo(t, vfs.NewMem(), inverseSizes{block: 300, part: 100, inline: 200, memory: 400, latest: 1000})
+	s.opts.InverseLimit = 2000
+	for range 100 {
+		apply(t, s, maker.record())
+	}
+	count := func(from, to batchlog.ID) (n int) {
+		for _, r := range [][2][]byte{
+			{inverseKey(from), inverseKey(to)}, {inversePartKey(from, 0), inversePartKey(to, 0)}, {tooLargeKey(from), tooLargeKey(to)}, {inverseRowKey(from), inverseRowKey(to)},
+		} {
+			it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: r[0], UpperBound: r[1]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for ok := it.First(); ok; ok = it.Next() {
+				n++
+			}
+			if err := it.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	before, later := count(0, 60), count(60, 101)
+	if err := s.ForgetInverses(60); err != nil {
+		t.Fatal(err)
+	}
+	if early := count(0, 60); before < 20 || early != 1 || count(60, 101) != later { // the row goes on
+		t.Errorf("of %d keys %d are left; later ones %d, were %d", before, early, count(60, 101), later)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

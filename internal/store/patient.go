@@ -46,6 +46,7 @@ func (p *patientFS) cut() {
 // try runs op until it doesn't fail for want of space.
 func (p *patientFS) try(op func() error) error {
 	if p.dead.Load() {
+		time.Sleep(deadRetry)
 		return batchlog.ErrClosed
 	}
 	err := op()
@@ -78,6 +79,9 @@ func (p *patientFS) calm(err error) {
 	case <-time.After(failRetry):
 	}
 }
+
+// deadRetry is how long a change takes to fail when the disk is cut off: what is left behind tries for ever, and must not keep a processor busy.
+const deadRetry = 20 * time.Millisecond
 
 // failRetry is how long calm waits.
 const failRetry = 20 * time.Millisecond
