@@ -226,7 +226,10 @@ func (b *busyReverts) run(n int) {
 		err := task.Run(ctx, b.db.DB, task.Task{
 			Name: "sum", Source: []*batchlog.Space{b.db.Space("a"), b.db.Space("b")}, Derives: []*batchlog.Space{b.db.Space(derivedPath...)},
 			Handle: func(_ context.Context, w *task.Window) error {
-				for c := range w.Commits() {
+				for c, err := range w.Commits() {
+					if err != nil {
+						return err
+					}
 					w.Put(b.db.Space(derivedPath...), batchlog.K(uint64(c.ID)%7), fmt.Append(nil, c.ID))
 				}
 				return nil
