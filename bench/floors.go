@@ -17,6 +17,7 @@ const (
 	undoAckedFloor   = 0.7
 	undoAppliedFloor = 0.6
 	undoP50Floor     = 1.15
+	undoOneFloor     = 3     // p50 of the undo of a commit of one op, to that of an Update
 	revertFloor      = 100e3 // keys a second, from the begin of the chain until a held read shows them
 )
 

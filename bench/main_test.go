@@ -36,7 +36,7 @@ func TestModes(t *testing.T) {
 		"chain -gb 0.003 -idle 50ms -full-cache=false",
 		"copy -keys 20000 -rounds 1",
 		"blob -mb 3 -rounds 2",
-		"undo -writers 1,2 -keys 500 -rounds 1 -warmup 10ms -duration 50ms -settle 0 -revert-keys 20000 -revert-rounds 1",
+		"undo -writers 1,2 -keys 500 -rounds 1 -warmup 10ms -duration 50ms -settle 0 -revert-keys 20000 -revert-rounds 1 -undos 20",
 	} {
 		name, _, _ := strings.Cut(args, " ")
 		t.Run(name, func(t *testing.T) {

@@ -25,6 +25,7 @@ type undoOptions struct {
 	settle           time.Duration
 	revertKeys       uint64
 	revertRounds     int
+	undos            int
 }
 
 // undoMode measures what it costs to keep what commits overwrite, and how fast that brings an earlier state back.
@@ -38,6 +39,7 @@ func undoMode(fs *flag.FlagSet) runner {
 	fs.DurationVar(&o.settle, "settle", 300*time.Millisecond, "pause between cells, after a sync of all file systems")
 	fs.Uint64Var(&o.revertKeys, "revert-keys", 1_000_000, "keys that a revert brings back")
 	fs.IntVar(&o.revertRounds, "revert-rounds", 3, "reverts of each kind")
+	fs.IntVar(&o.undos, "undos", 5000, "commits that are taken back, one after the other")
 	return func(ctx context.Context, e *env) (*report, error) { return o.run(ctx, e) }
 }
 
@@ -60,6 +62,7 @@ type undoCombo struct {
 type undoResult struct {
 	Writes  []undoCombo `json:"writes"`
 	Reverts reverts     `json:"reverts"`
+	Undos   undos       `json:"undos"`
 }
 
 func (o *undoOptions) run(ctx context.Context, e *env) (*report, error) {
@@ -67,8 +70,8 @@ func (o *undoOptions) run(ctx context.Context, e *env) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.keys == 0 || o.revertKeys == 0 || o.rounds < 1 || o.revertRounds < 1 {
-		return nil, errors.New("keys and rounds are at least one")
+	if o.keys == 0 || o.revertKeys == 0 || o.rounds < 1 || o.revertRounds < 1 || o.undos < 1 {
+		return nil, errors.New("keys, rounds and undos are at least one")
 	}
 	steps := e.steps(len(writers) * o.rounds * 2)
 	var result undoResult
@@ -82,7 +85,10 @@ func (o *undoOptions) run(ctx context.Context, e *env) (*report, error) {
 	if result.Reverts, err = o.measureReverts(ctx, e); err != nil {
 		return nil, err
 	}
-	r := &report{Results: result, tables: append(undoTables(result.Writes), result.Reverts.table(o))}
+	if result.Undos, err = o.measureUndos(ctx, e); err != nil {
+		return nil, err
+	}
+	r := &report{Results: result, tables: append(undoTables(result.Writes), result.Reverts.table(o), result.Undos.table())}
 	for _, c := range result.Writes {
 		with := fmt.Sprintf("1 op, %s, Undo on to off: ", countOf(c.Writers, "writer"))
 		r.Checks = append(r.Checks, atLeast(with+"acknowledged", c.Acked.Median, undoAckedFloor, "×"), atLeast(with+"applied", c.Applied.Median, undoAppliedFloor, "×"))
@@ -92,7 +98,8 @@ func (o *undoOptions) run(ctx context.Context, e *env) (*report, error) {
 	}
 	r.Checks = append(r.Checks,
 		atLeast("revert of what a chain has changed, until visible", result.Reverts.Chain.Median, revertFloor, "keys/s"),
-		atLeast("revert of what commits have changed, until visible", result.Reverts.Commits.Median, revertFloor, "keys/s"))
+		atLeast("revert of what commits have changed, until visible", result.Reverts.Commits.Median, revertFloor, "keys/s"),
+		atMost("undo of a commit of 1 op, to a 1-op Update: p50", result.Undos.Ratio, undoOneFloor, "×"))
 	return r, nil
 }
 

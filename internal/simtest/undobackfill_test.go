@@ -28,7 +28,7 @@ func TestBackfillInterrupted(t *testing.T) {
 		do()
 	}
 	before.must("close", before.closeBounded())
-	for n := 1; ; n += stepOf(97, 397) {
+	for n := 1; ; n += stepOf(191, 397) {
 		broken := false
 		for how := range 5 {
 			t.Run(fmt.Sprint(n, " ", how), func(t *testing.T) {

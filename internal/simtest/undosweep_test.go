@@ -108,7 +108,7 @@ func TestUndoCommitCrash(t *testing.T) {
 	t.Parallel()
 	for name, commit := range map[string]func(s *story){"range": (*story).largeRange, "chain": (*story).largeChain, "range in a chain": (*story).rangeChain, "blobs in a chain": (*story).blobChain} {
 		t.Run(name, func(t *testing.T) {
-			for n := 1; ; n += stepOf(13, 61) {
+			for n := 1; ; n += stepOf(29, 61) {
 				s := newStory(t, uint64(n))
 				s.mustOpen()
 				s.configure(batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes, Undo: true})
