@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,10 @@ func (g *stage) stretch(ctx context.Context, s *chainsort.Sorter, what string) (
 	if g.built.chain != nil {
 		w.start()
 	}
+	if r := g.revert; r != nil {
+		w.before = &walk{view: r.view, high: r.High}
+		defer func() { err = errors.Join(err, w.before.close()) }()
+	}
 	err = s.Net(ctx, nil, nil, w.take)
 	if err == nil {
 		err = w.flushLast()
@@ -70,6 +75,7 @@ func (b *built) ref(l *seglog.Log) *batchlog.ChainRef {
 // A builder takes the ops of a stretch.
 type builder struct {
 	stage       *stage
+	before      *walk           // of a revert: the state when it began; nil: it is none
 	ctx         context.Context //nolint:containedctx // of one stretch
 	built       *built
 	what        string
@@ -93,8 +99,9 @@ func (w *builder) take(n chainsort.Net) error {
 	if !ok {
 		return nil // nothing is left of what there was
 	}
-	if r := w.stage.revert; r != nil {
-		if there, err := r.there(w.ctx, kind, n.Key, n.Value); there || err != nil {
+	if w.before != nil { // what had what it is to get when the revert began is left out
+		now, err := w.before.get(w.ctx, n.Key)
+		if err != nil || (now != nil) == (kind == batchlog.OpPut) && bytes.Equal(now, n.Value) {
 			return err
 		}
 	}

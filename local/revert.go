@@ -268,15 +268,6 @@ func (g *stage) followOthers(ctx context.Context) (err error) {
 	}
 }
 
-// there reports whether a key had what it is to get when the revert began.
-func (r *reverting) there(ctx context.Context, kind batchlog.OpKind, key, value []byte) (bool, error) {
-	now, err := r.view.Get(ctx, key)
-	if errors.Is(err, batchlog.ErrNotFound) {
-		return kind == batchlog.OpDelete, nil
-	}
-	return err == nil && kind == batchlog.OpPut && bytes.Equal(now, value), err
-}
-
 // lookUp decides what becomes of the keys that others have written.
 func (g *stage) lookUp(ctx context.Context) error {
 	r := g.revert
