@@ -9,7 +9,7 @@ import (
 
 // The steps of programs that are about undo.
 
-// turnUndo sets whether inverses are kept, beside other settings, and takes note of what comes of it.
+// configure changes the settings, and takes note of what comes of it for undo.
 func (r *run) configure(c batchlog.LogConfig) {
 	r.t.Helper()
 	ctx, cancel := r.context()
