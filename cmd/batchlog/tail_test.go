@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -126,8 +127,20 @@ func TestTailInterruptedIsDone(t *testing.T) {
 	c := newCLI(t)
 	c.must("put", "/", "k", "1")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(100*time.Millisecond, func() { cancel(&interruptError{signal: syscall.SIGINT}) })
-	r := c.runWith(ctx, nil, "tail")
-	c.check(r, 0, nil)
-	equal(t, "printed", ids(t, r.out), "[1]")
+	var errOut bytes.Buffer
+	out := &interrupting{interrupt: func() { cancel(&interruptError{signal: syscall.SIGINT}) }}
+	code := run(ctx, []string{"--db", c.db, "tail"}, strings.NewReader(""), out, &errOut)
+	c.check(result{code, out.String(), errOut.String()}, 0, nil)
+	equal(t, "printed", ids(t, out.String()), "[1]")
+}
+
+// An interrupting writer interrupts who has written something.
+type interrupting struct {
+	bytes.Buffer
+	interrupt func()
+}
+
+func (w *interrupting) Write(b []byte) (int, error) {
+	defer w.interrupt()
+	return w.Buffer.Write(b)
 }

@@ -95,6 +95,9 @@ func (s *story) grow() {
 // Whatever change of the disk the power fails at, while inverses are made, small or large, of commits or chains, kept or filled in later, while they are turned on
 // or off, used or trimmed: those that should be there are, and are what was overwritten.
 func TestUndoCrashSweep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	t.Parallel()
 	sweepStory(t, 1501, 1501, func(t *testing.T, n int) bool {
 		s := newStory(t, uint64(1+n%3))
@@ -157,6 +160,9 @@ func (s *story) waitApplied() {
 
 // Whatever operation finds the disk full: nothing hangs that need not, and with space again all goes on.
 func TestUndoFullSweep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	t.Parallel()
 	sweepStory(t, 1501, 1501, func(t *testing.T, n int) bool {
 		s := newStory(t, uint64(1+n%3))
@@ -175,6 +181,9 @@ func TestUndoFullSweep(t *testing.T) {
 
 // Whatever operation of the disk fails: what is shown of inverses is right, and what was to be kept is, once the database is opened again.
 func TestUndoFaultSweep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	t.Parallel()
 	sweepStory(t, 3001, 3001, func(t *testing.T, n int) bool {
 		s := newStory(t, uint64(1+n%3))
