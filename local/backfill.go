@@ -277,17 +277,19 @@ func (b *backfill) keep() {
 	if b.scratch.Failed() != nil || b.scratch.NoSpace() {
 		return
 	}
-	trouble := b.scratch.Trouble()
-	done, err := b.scratch.Flush()
-	if err != nil {
-		return
-	}
+	scratch, trouble, over := b.scratch, b.scratch.Trouble(), make(chan struct{})
+	go func() { // when the store fails under it this may never return
+		defer close(over)
+		if done, err := scratch.Flush(); err == nil {
+			<-done
+		}
+	}()
 	for {
 		select {
-		case <-done:
+		case <-over:
 			return
 		case <-time.After(scratchPoll):
-			if b.scratch.Failed() != nil || b.scratch.NoSpace() || b.scratch.Trouble() != trouble {
+			if scratch.Failed() != nil || scratch.NoSpace() || scratch.Trouble() != trouble {
 				return
 			}
 		}
