@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,25 +58,12 @@ func (s *story) interruptBackfill(n, how int) (broken bool) {
 	ctx, interrupt := context.WithCancelCause(s.t.Context())
 	defer interrupt(nil)
 	closed := make(chan error, 1)
-	end := func(call func()) func() {
-		return func() {
-			broken = true // before the call's effect is seen
-			call()
-		}
-	}
-	var mu sync.Mutex
-	guarded := func(call func()) func() {
-		return func() {
-			mu.Lock()
-			defer mu.Unlock()
-			call()
-		}
-	}
+	var begun atomic.Bool
 	switch how {
 	case 0:
-		s.disk.arm(interrupted(armed{}, n, guarded(end(func() { interrupt(errInterrupted) }))))
+		s.disk.arm(interrupted(armed{}, n, &begun, func() { interrupt(errInterrupted) }))
 	case 1:
-		s.disk.arm(interrupted(armed{}, n, guarded(end(func() { closed <- s.closeBounded() }))))
+		s.disk.arm(interrupted(armed{}, n, &begun, func() { closed <- s.closeBounded() }))
 	case 2:
 		s.disk.crashIn(n, []int{0, 50, 100}[n%3], n%2 == 0)
 	case 3:
@@ -89,13 +77,11 @@ func (s *story) interruptBackfill(n, how int) (broken bool) {
 	}
 	err := s.bounded(func() error { return s.db.Backfill(ctx, batchlog.BackfillOptions{}) })
 	s.log("way %d at %d: %v", how, n, err)
-	mu.Lock()
-	broken = broken || s.disk.crashed() || s.disk.faults() > 0 || s.disk.isFull()
-	mu.Unlock()
+	was := s.disk.disarm()
+	broken = begun.Load() || s.disk.crashed() || s.disk.faults() > 0 || was.full
 	if err == nil && how != 1 && !s.disk.crashed() {
 		s.kept.filled(s.model.head(), batchlog.BackfillOptions{})
 	}
-	s.disk.clear()
 	switch {
 	case s.disk.crashed():
 		s.recover("power lost")

@@ -3,6 +3,7 @@ package simtest
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/bytespace/batchlog"
 )
@@ -41,7 +42,7 @@ func (r *run) stepBackfill() {
 	if r.rng.IntN(3) == 0 {
 		armed := r.disk.disarm()
 		defer r.disk.arm(armed)
-		r.disk.arm(interrupted(armed, r.rng.IntN(100), func() { interrupt(errInterrupted) }))
+		r.disk.arm(interrupted(armed, r.rng.IntN(100), nil, func() { interrupt(errInterrupted) }))
 	}
 	if r.rng.IntN(6) == 0 {
 		o.Limit = 1 << r.rng.IntN(16)
@@ -86,11 +87,14 @@ func (r *run) bounded(call func() error) error {
 // errInterrupted ends what was to be interrupted.
 var errInterrupted = errors.New("interrupted")
 
-// interrupted is what is armed, with a call at an operation to come.
-func interrupted(a armed, after int, call func()) armed {
+// interrupted is what is armed, with a call at an operation to come. begun, if not nil, is set when it comes.
+func interrupted(a armed, after int, begun *atomic.Bool, call func()) armed {
 	before := a.fault
 	a.fault = func(op diskOp) error {
 		if after--; after == 0 {
+			if begun != nil {
+				begun.Store(true)
+			}
 			go call() // not under the lock of the disk
 		}
 		if before != nil {
