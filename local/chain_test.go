@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -44,7 +45,7 @@ func verified(t *testing.T, db *DB) Report {
 
 // A chain of many ops, larger than its memory, is one commit that shows at once, and comes back after a crash.
 func TestChainLarge(t *testing.T) {
-	fs := vfs.NewCrashableMem()
+	fs := crashfs.New()
 	db := chainDB(t, Options{FS: fs})
 	s := db.Space("s")
 	if _, err := s.Put(t.Context(), batchlog.K("before"), []byte("x")); err != nil {

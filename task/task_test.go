@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/local"
 	"github.com/bytespace/batchlog/task"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -188,7 +189,7 @@ func TestConcurrencyIsOnlySpeed(t *testing.T) {
 func TestStopsAndCrashes(t *testing.T) {
 	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		fs := vfs.NewCrashableMem()
+		fs := crashfs.New()
 		var last batchlog.ID
 		for round := 0; ; round++ {
 			db := open(t, fs, local.Options{Log: batchlog.LogConfig{SegmentBytes: 32 << 10}, MemTableBytes: 128 << 10})

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/local"
 	"github.com/bytespace/batchlog/undo"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -30,14 +31,14 @@ func seeds() uint64 {
 type model struct {
 	t      *testing.T
 	rng    *rand.Rand
-	fs     *vfs.MemFS
+	fs     *crashfs.FS
 	db     *local.DB
 	states []map[string]string // by id
 	wrote  []map[string]bool   // by id: the keys that ops were on, those of range deletes that were there included
 }
 
 func newModel(t *testing.T, seed uint64) *model {
-	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 3)), fs: vfs.NewCrashableMem()}
+	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 3)), fs: crashfs.New()}
 	m.states, m.wrote = []map[string]string{{}}, []map[string]bool{{}}
 	m.open()
 	return m

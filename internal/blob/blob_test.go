@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/bytespace/batchlog/internal/crashfs"
 )
 
 // The directory and those above it are durable once the store is open, also if a process that ended before its sync made it.
 func TestOpenCrash(t *testing.T) {
 	for _, made := range []bool{false, true} {
-		mem := vfs.NewCrashableMem()
+		mem := crashfs.New()
 		if made {
 			if err := mem.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -51,7 +53,7 @@ func syncRoot(t *testing.T, fs vfs.FS) {
 
 // Remove is durable, also if the sync of a call before failed, and does not mind if there is nothing.
 func TestRemove(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := crashfs.New()
 	fs := &watch{FS: mem}
 	s := open(t, fs, dir)
 	if err := s.Remove(Hash{}); err != nil {

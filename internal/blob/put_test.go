@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/bytespace/batchlog/internal/crashfs"
 )
 
 // sizes are those where something about chunks or buffers changes.
@@ -242,7 +244,7 @@ func TestPutCannotRemove(t *testing.T) {
 
 // A crash at any operation of a Put leaves a whole blob or none, and temporary files at most. What Put returned for stays.
 func TestPutCrash(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := crashfs.New()
 	fs := &watch{FS: mem}
 	contents := map[Hash][]byte{}
 	var kept []Ref // what Put has returned for
@@ -263,7 +265,7 @@ func TestPutCrash(t *testing.T) {
 	}
 }
 
-func wantAfterCrash(t *testing.T, mem *vfs.MemFS, contents map[Hash][]byte, kept []Ref) {
+func wantAfterCrash(t *testing.T, mem *crashfs.FS, contents map[Hash][]byte, kept []Ref) {
 	t.Helper()
 	s := open(t, mem, dir)
 	for _, b := range blobs(t, s) {
@@ -288,7 +290,7 @@ func wantAfterCrash(t *testing.T, mem *vfs.MemFS, contents map[Hash][]byte, kept
 
 // A file that is found is durable when Put returns, also if the process that renamed it ended before it synced the names.
 func TestPutAgainCrash(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := crashfs.New()
 	fs := &watch{FS: mem}
 	s := open(t, fs, dir)
 	content := random(1, 10)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -433,7 +434,7 @@ func TestOpenTooShort(t *testing.T) {
 
 // Segments are striped over the configured directories, which are made; one that fails is passed over.
 func TestDirs(t *testing.T) {
-	fs := &watch{FS: vfs.NewCrashableMem()}
+	fs := &watch{FS: crashfs.New()}
 	o := options(fs, batchlog.MinSegmentBytes)
 	o.Defaults.Dirs = []string{"one", "/abs/two"}
 	w := begin(t, o)
@@ -475,7 +476,7 @@ func TestDirs(t *testing.T) {
 
 // A directory of segments outlasts a power cut as what is in it does.
 func TestDirsDurable(t *testing.T) {
-	disk := vfs.NewCrashableMem()
+	disk := crashfs.New()
 	o := options(disk, batchlog.MinSegmentBytes)
 	o.Defaults.Dirs = []string{"made/for/it"}
 	if err := disk.MkdirAll(dir, 0o755); err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -225,7 +226,7 @@ func TestSweep(t *testing.T) {
 
 // The last group may have been read from memory that no disk has: it is written and synced once more before the log goes on.
 func TestConfirm(t *testing.T) {
-	disk := vfs.NewCrashableMem()
+	disk := crashfs.New()
 	if err := disk.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +280,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 5))
-		disk := vfs.NewCrashableMem()
+		disk := crashfs.New()
 		if err := errors.Join(disk.MkdirAll(dir, 0o755), syncDir(disk, "/")); err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +319,7 @@ func TestPowerCuts(t *testing.T) {
 // had been acknowledged, and those of the last group, which was under way or came right after.
 func (w *world) cutPower(r *rand.Rand) (acknowledged int, under []batchlog.Record) {
 	w.t.Helper()
-	disk := w.opts.FS.(*vfs.MemFS)
+	disk := w.opts.FS.(*crashfs.FS)
 	fs := &watch{FS: disk}
 	if err := w.log.Close(); err != nil {
 		w.t.Fatal(err)
@@ -326,7 +327,7 @@ func (w *world) cutPower(r *rand.Rand) (acknowledged int, under []batchlog.Recor
 	w.opts.FS = fs
 	w.open()
 	var done atomic.Int64
-	var crashed atomic.Pointer[vfs.MemFS]
+	var crashed atomic.Pointer[crashfs.FS]
 	done.Store(int64(len(w.all)))
 	var mu sync.Mutex // the hook's
 	crash := r.IntN(150)

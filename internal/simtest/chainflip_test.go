@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/local"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -74,9 +75,9 @@ func flipByte(t *testing.T, fs vfs.FS, name string, at int, mask byte) {
 }
 
 // newChainSample is a database with a commit, a chain, and a commit.
-func newChainSample(t *testing.T) (fs *vfs.MemFS, commits []seen) {
+func newChainSample(t *testing.T) (fs *crashfs.FS, commits []seen) {
 	t.Helper()
-	fs = vfs.NewCrashableMem()
+	fs = crashfs.New()
 	db := chainFlipOpen(t, fs)
 	put := func(key string) {
 		t.Helper()
@@ -215,7 +216,7 @@ func TestFlipChainMisplaced(t *testing.T) {
 // A chain whose file is damaged when it has to be applied again keeps the database from opening: the store would lack what was acknowledged.
 func TestFlipChainReplay(t *testing.T) {
 	t.Parallel()
-	fs := vfs.NewCrashableMem()
+	fs := crashfs.New()
 	db := chainFlipOpen(t, fs)
 	c, err := db.Chain(t.Context())
 	if err != nil {
@@ -252,7 +253,7 @@ func TestFlipChainReplay(t *testing.T) {
 // One flipped bit in a blob is noticed by whoever reads it, with space and key, and by Verify, or makes no difference.
 func TestFlipBlob(t *testing.T) {
 	t.Parallel()
-	fs := vfs.NewCrashableMem()
+	fs := crashfs.New()
 	db := chainFlipOpen(t, fs)
 	defer flipClose(t, db)
 	s, k := db.Space("space"), batchlog.K("key")
@@ -351,7 +352,7 @@ func TestFlipRun(t *testing.T) {
 	t.Parallel()
 	for n := range 24 {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			fs := vfs.NewCrashableMem()
+			fs := crashfs.New()
 			db := chainFlipOpen(t, fs)
 			defer flipClose(t, db)
 			s := db.Space("s")

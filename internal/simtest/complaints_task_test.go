@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/task"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -135,7 +136,7 @@ func TestComplaint06ManyParked(t *testing.T) {
 
 // After a crash a task goes on behind its cursor: of what was handled nothing is handled again, however long the log is.
 func TestComplaint12NothingAgain(t *testing.T) {
-	fs := vfs.NewCrashableMem()
+	fs := crashfs.New()
 	s := onStage(t, fs)
 	var first atomic.Uint64
 	var calls atomic.Int64
@@ -219,7 +220,7 @@ func TestComplaint14ParkedIsKept(t *testing.T) {
 
 // A disk that is full for a while ends no worker, not even one of several who share windows: with space again they go on, by themselves.
 func TestComplaint30TasksOnFullDisk(t *testing.T) {
-	d := newDisk(vfs.NewMem(), 1)
+	d := newDisk(nil, 1)
 	s := onStage(t, d)
 	entered, gate := make(chan struct{}, 1), make(chan struct{})
 	k := task.Task{

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/local"
 	"github.com/bytespace/batchlog/task"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -123,7 +124,7 @@ func soon(t *testing.T) context.Context {
 
 // A follower whose filter matches nothing comes to the head by its bookmarks, and goes on from there without reading the log again.
 func TestComplaint05Bookmarks(t *testing.T) {
-	d := newDisk(vfs.NewMem(), 1)
+	d := newDisk(nil, 1)
 	s := onStage(t, d)
 	head := s.fill(200)
 	o := batchlog.TailOptions{Bookmarks: true}
@@ -359,7 +360,7 @@ func (d knownDirs) MkdirAll(dir string, perm os.FileMode) error {
 // A full disk is an error that says so and has no other effect: reads and followers go on, nothing is deleted, at the next start neither,
 // and writes are taken again by themselves.
 func TestComplaint30DiskFull(t *testing.T) {
-	d := newDisk(vfs.NewMem(), 1)
+	d := newDisk(nil, 1)
 	s := onStage(t, knownDirs{d})
 	last := s.fill(50)
 	d.setFull(true)
@@ -427,7 +428,7 @@ func TestComplaint30DiskFull(t *testing.T) {
 
 // A flipped bit in the middle of the log that grows is not taken for the log's end, whether it was closed or not.
 func TestComplaint32FlipIsNotTheEnd(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := crashfs.New()
 	db := flipOpen(t, mem)
 	for i := range 8 {
 		if _, err := db.Space("a").Put(t.Context(), batchlog.K(i), bytes.Repeat([]byte{0x55}, 1000)); err != nil {
@@ -482,7 +483,7 @@ func TestComplaint33TornTailIs(t *testing.T) {
 // To start costs the same whatever the history: sealed segments are not opened.
 func TestComplaint34StartCost(t *testing.T) {
 	cost := func(segments int) (ops, opens int, read int64) {
-		d := newDisk(vfs.NewMem(), 1)
+		d := newDisk(nil, 1)
 		s := onStage(t, d)
 		for s.status().Logs[0].Segments <= segments {
 			s.fill(4)

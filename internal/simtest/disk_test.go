@@ -10,13 +10,15 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/bytespace/batchlog/internal/crashfs"
 )
 
 // A disk is a file system that counts what is done to it, and can lose power, fail, or be full at a chosen operation. It stands
 // over a crashable memory file system, so that what a loss of power leaves behind is what was synced and a random part of
 // what was not, block by block.
 type disk struct {
-	mem *vfs.MemFS
+	mem *crashfs.FS
 
 	// power is held for reading by every operation, from the check whether it may be done to its end, and for writing by the loss
 	// of power: an operation is done wholly before it or not at all.
@@ -32,7 +34,7 @@ type disk struct {
 		crashAt int   // loses power before the op with this number; 0: never
 		percent int   // of unsynced blocks that survive
 		torn    bool  // the write that the power is lost in comes to the disk in part
-		survive *vfs.MemFS
+		survive *crashfs.FS
 		dead    bool
 
 		fault  func(op diskOp) error // nil: none
@@ -75,9 +77,9 @@ var errDead = fmt.Errorf("the disk has no power: %w", syscall.EIO)
 var errFault = fmt.Errorf("injected fault: %w", syscall.EIO)
 
 // newDisk is an empty disk, or one that begins with what mem holds.
-func newDisk(mem *vfs.MemFS, seed uint64) *disk {
+func newDisk(mem *crashfs.FS, seed uint64) *disk {
 	if mem == nil {
-		mem = vfs.NewCrashableMem()
+		mem = crashfs.New()
 	}
 	d := &disk{mem: mem}
 	d.mu.rng = rand.New(rand.NewPCG(seed, 0xd15c))
@@ -94,7 +96,7 @@ func (d *disk) crashIn(n, percent int, torn bool) {
 }
 
 // crash takes the power away now and returns what the disk is after it.
-func (d *disk) crash(percent int) *vfs.MemFS {
+func (d *disk) crash(percent int) *crashfs.FS {
 	d.power.Lock()
 	defer d.power.Unlock()
 	d.mu.Lock()
@@ -120,7 +122,7 @@ func (d *disk) crashed() bool {
 }
 
 // survivor is the disk after the loss of power.
-func (d *disk) survivor() *vfs.MemFS {
+func (d *disk) survivor() *crashfs.FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.mu.survive

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/local"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -33,7 +34,7 @@ const (
 
 // A sample is a database that was closed, and what it says.
 type sample struct {
-	fs       *vfs.MemFS
+	fs       *crashfs.FS
 	files    map[string][]byte // the log's and the identity, by path
 	segments []string          // paths, in order; the last one is active
 	commits  []seen
@@ -54,7 +55,7 @@ func flipOptions(t *testing.T, fs vfs.FS) *local.Options {
 // newSample makes a database with commits of all kinds in some segments. Two samples differ in nothing but their uuid.
 func newSample(t *testing.T) *sample {
 	t.Helper()
-	s := &sample{fs: vfs.NewCrashableMem()}
+	s := &sample{fs: crashfs.New()}
 	db := flipOpen(t, s.fs)
 	rng := rand.New(rand.NewPCG(1, 2))
 	write := func(i int) {
@@ -189,7 +190,7 @@ func flipRead(t *testing.T, fs vfs.FS, name string) []byte {
 }
 
 // clone is the sample's files once more.
-func (s *sample) clone() *vfs.MemFS {
+func (s *sample) clone() *crashfs.FS {
 	return s.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/internal/taskstate"
 	"github.com/bytespace/batchlog/local"
 	"github.com/bytespace/batchlog/task"
@@ -49,7 +50,7 @@ type taskProgram struct {
 	seed  uint64
 	rng   *rand.Rand
 	clock *clock
-	fs    *vfs.MemFS
+	fs    *crashfs.FS
 	db    *local.DB
 	jobs  []*job
 	crew  *crew
@@ -73,7 +74,7 @@ type sight struct {
 
 func newTaskProgram(t *testing.T, seed uint64) *taskProgram {
 	t.Helper()
-	p := &taskProgram{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x7a5c)), clock: newClock(), fs: vfs.NewCrashableMem(), met: map[string]int{}}
+	p := &taskProgram{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x7a5c)), clock: newClock(), fs: crashfs.New(), met: map[string]int{}}
 	for i := range 2 + p.rng.IntN(4) {
 		j := &job{name: fmt.Sprint("job ", i), out: []any{"out", i}, derives: p.rng.IntN(3) > 0, exact: true, flaky: p.rng.IntN(2) == 0, slow: p.rng.IntN(3) == 0}
 		for _, path := range taskSources {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/bytespace/batchlog/internal/crashfs"
 )
 
 // After a loss of power at any moment, whatever of what was not synced is left, the store is what the log adds up to at its mark,
@@ -16,7 +18,7 @@ func TestCrash(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 2))
 			records := newMaker(seed).records(900, 600)
-			fs := vfs.NewCrashableMem()
+			fs := crashfs.New()
 			if err := fs.MkdirAll("store", 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -60,11 +62,11 @@ func syncRoot(t *testing.T, fs vfs.FS) {
 }
 
 // crashWhile lets the power fail again and again while work is done, opens what is left of some of that, and returns one of them.
-func crashWhile(t *testing.T, s *Store, fs *vfs.MemFS, rng *rand.Rand, work func()) *vfs.MemFS {
+func crashWhile(t *testing.T, s *Store, fs *crashfs.FS, rng *rand.Rand, work func()) *crashfs.FS {
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(work)
-	var left []*vfs.MemFS
+	var left []*crashfs.FS
 	for range 4 {
 		flushed, err := s.Flushed()
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -231,7 +232,7 @@ func TestInverses(t *testing.T) {
 	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: []int{1, 2000, 40_000}[seed%3]}
-		fs := vfs.NewCrashableMem()
+		fs := crashfs.New()
 		sizes := defaultInverseSizes
 		if seed%2 == 0 {
 			sizes = inverseSizes{block: 300, part: 100, inline: 200, memory: 400, latest: 1000}

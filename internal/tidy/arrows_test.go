@@ -46,22 +46,25 @@ var arrows = map[string][]string{
 	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "task/subprocess", "undo", "history", "console"},
 
 	"enginetest":       {"."},
-	"internal/simtest": {".", "enginetest", "internal/taskstate", "local", "remote", "server", "task"},
+	"internal/crashfs": {},
+	"internal/simtest": {".", "enginetest", "internal/crashfs", "internal/taskstate", "local", "remote", "server", "task"},
 	"internal/tidy":    {},
 }
 
 // testArrows says what a package's tests may import beside what the package may. Every external test may import its own package.
 var testArrows = map[string][]string{
 	".":     {"local"}, // the examples need an engine
-	"local": {"enginetest"},
-	"task":  {"local"},
-	"undo":  {"local", "task"},
+	"local": {"enginetest", "internal/crashfs"},
+	"task":  {"local", "internal/crashfs"},
+	"undo":  {"local", "task", "internal/crashfs"},
 
 	"history": {"local"},
 
 	"task/subprocess": {"local"},
 	"internal/opjson": {"local"},
-	"internal/seglog": {"bytewise"},
+	"internal/seglog": {"bytewise", "internal/crashfs"},
+	"internal/store":  {"internal/crashfs"},
+	"internal/blob":   {"internal/crashfs"},
 }
 
 // pebble and what is below it are the storage engine; vfs is the file system that every file operation goes through.
@@ -76,6 +79,7 @@ var modules = map[string][]string{
 	"internal/seglog":  {vfs},
 	"internal/blob":    {vfs},
 	"local":            {vfs},
+	"internal/crashfs": {vfs},
 	"internal/simtest": {vfs + "/...", "github.com/anishathalye/porcupine"},
 	"cmd/batchlog":     {vfs, "github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"examples/...":     {vfs},
