@@ -1,6 +1,7 @@
 package batchlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -36,6 +37,22 @@ type OpReader interface {
 	// Next returns some more ops, encoded, and how many, or io.EOF. They stay valid. Damage is a *CorruptError.
 	Next() (ops []byte, count int, err error)
 	Close() error
+}
+
+// Stretches tells the stretches of what an [OpReader] reads apart. The zero value is before the first op. It is for engines, and
+// not safe for concurrent use.
+type Stretches struct {
+	last   []byte // the key of the op before
+	ranged bool   // that was a range delete
+	begun  bool   // there was one
+}
+
+// Begin takes in the next op and reports whether it begins a stretch, as the first does. key is copied.
+func (s *Stretches) Begin(kind OpKind, key []byte) bool {
+	order := bytes.Compare(s.last, key)
+	goesOn := s.begun && (order < 0 || order == 0 && s.ranged && kind != OpDeleteRange)
+	s.begun, s.last, s.ranged = true, append(s.last[:0], key...), kind == OpDeleteRange
+	return !goesOn
 }
 
 // The reference as the record of a chain holds it. Integers are little-endian.

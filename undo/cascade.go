@@ -79,14 +79,9 @@ func (c *cascade) touched(commit *batchlog.Commit) (bool, error) {
 			}
 			return nil
 		}
-		if c.sorted == nil {
-			for key := range c.olds {
-				c.sorted = append(c.sorted, []byte(key))
-			}
-			slices.SortFunc(c.sorted, bytes.Compare)
-		}
-		i, _ := slices.BinarySearchFunc(c.sorted, key, bytes.Compare)
-		if i < len(c.sorted) && bytes.Compare(c.sorted[i], value) < 0 {
+		keys := c.keys()
+		i, _ := slices.BinarySearchFunc(keys, key, bytes.Compare)
+		if i < len(keys) && bytes.Compare(keys[i], value) < 0 {
 			return errEnough
 		}
 		return nil
@@ -95,6 +90,17 @@ func (c *cascade) touched(commit *batchlog.Commit) (bool, error) {
 		return true, nil
 	}
 	return false, err
+}
+
+// keys are those that are put back, in order.
+func (c *cascade) keys() [][]byte {
+	if c.sorted == nil {
+		for key := range c.olds {
+			c.sorted = append(c.sorted, []byte(key))
+		}
+		slices.SortFunc(c.sorted, bytes.Compare)
+	}
+	return c.sorted
 }
 
 // join adds a commit with an op on one of the keys, if it has changed one.
@@ -143,11 +149,11 @@ func (t *taking) cascade(ctx context.Context, o Options) (batchlog.ID, error) {
 		if err := c.follow(ctx, tx.Base()); err != nil {
 			return err
 		}
-		for key, old := range c.olds {
-			if _, err := tx.Stored([]byte(key)); err != nil && !errors.Is(err, batchlog.ErrNotFound) { // nobody has written it since
+		for _, key := range c.keys() {
+			if _, err := tx.Stored(key); err != nil && !errors.Is(err, batchlog.ErrNotFound) { // nobody has written it since
 				return err
 			}
-			putBack(tx, change{key: []byte(key), old: old})
+			putBack(tx, change{key: key, old: c.olds[string(key)]})
 		}
 		setLabels(tx, o.Token, o.labels(LabelUndo, idsText(c.newestFirst())))
 		return nil

@@ -47,8 +47,11 @@ func TestOwnLabels(t *testing.T) {
 	db := openUndo(t)
 	id := put(t, db.Root(), "k", "one")
 	done, err := undo.Undo(t.Context(), db.DB, id, undo.Options{Labels: map[string]string{"undo": "77"}})
-	if err == nil && commit(t, db, done).Labels[undo.LabelUndo] != id.String() {
-		t.Errorf("labels %v", commit(t, db, done).Labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if labels := commit(t, db, done).Labels; labels[undo.LabelUndo] != id.String() {
+		t.Errorf("labels %v", labels)
 	}
 }
 

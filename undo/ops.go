@@ -99,8 +99,7 @@ func stretchesOf(ctx context.Context, c *batchlog.ChainRef) (starts []int, err e
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	n := 0
-	var last []byte
-	var kind batchlog.OpKind
+	var stretches batchlog.Stretches
 	for {
 		if err := ended(ctx); err != nil {
 			return nil, err
@@ -112,16 +111,14 @@ func stretchesOf(ctx context.Context, c *batchlog.ChainRef) (starts []int, err e
 		if err != nil {
 			return nil, err
 		}
-		err = batchlog.EachOp(ops, count, func(k batchlog.OpKind, key, _ []byte) error {
-			order := bytes.Compare(last, key)
-			rangeFirst := order == 0 && kind == batchlog.OpDeleteRange && k != batchlog.OpDeleteRange
-			if n == 0 || order > 0 || order == 0 && !rangeFirst {
+		err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, _ []byte) error {
+			if stretches.Begin(kind, key) {
 				starts = append(starts, n)
 			}
 			if len(starts) > stretchesMax {
 				return &batchlog.LimitError{What: "number of sorted stretches in a chain", Size: int64(len(starts)), Limit: stretchesMax, Hint: "go back to the commit before it with To"}
 			}
-			n, last, kind = n+1, key, k
+			n++
 			return nil
 		})
 		if err != nil {

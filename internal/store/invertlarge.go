@@ -99,14 +99,12 @@ func (s *Store) netLayer(ops []byte, count int) (_ layer, err error) {
 
 // A stretchLayer is one stretch of the file of a chain.
 type stretchLayer struct {
-	in    batchlog.OpReader
-	skip  int // stretches before it
-	ops   []byte
-	count int
-	last  []byte // the key of the op before
-	put   bool   // that was no range delete
-	begun bool
-	ended bool
+	in        batchlog.OpReader
+	stretches batchlog.Stretches
+	after     int // stretches that are to begin yet, it included
+	ops       []byte
+	count     int
+	ended     bool
 }
 
 // stretchLayers are the layers of a chain whose file has so many stretches.
@@ -116,7 +114,7 @@ func stretchLayers(c *batchlog.ChainRef, stretches int) (layers []layer, err err
 		if err != nil {
 			return nil, errors.Join(err, closeLayers(layers))
 		}
-		layers = append(layers, &stretchLayer{in: in, skip: i})
+		layers = append(layers, &stretchLayer{in: in, after: i + 1})
 	}
 	return layers, nil
 }
@@ -143,27 +141,20 @@ func (l *stretchLayer) next() (op netOp, err error) {
 		if op.kind, op.key, op.value, l.ops, err = batchlog.NextOp(l.ops); err != nil {
 			return netOp{}, err
 		}
-		if l.begun && newStretch(l.last, l.put, op.kind, op.key) {
-			if l.skip == 0 {
+		if l.stretches.Begin(op.kind, op.key) {
+			if l.after == 0 {
 				l.ended = true
 				return netOp{}, io.EOF
 			}
-			l.skip--
+			l.after--
 		}
-		l.begun, l.last, l.put = true, append(l.last[:0], op.key...), op.kind != batchlog.OpDeleteRange
-		if l.skip == 0 {
+		if l.after == 0 {
 			return op, nil
 		}
 	}
 }
 
 func (l *stretchLayer) close() error { return l.in.Close() }
-
-// newStretch reports whether an op begins the next stretch, after one on key last that was a range delete or not (put).
-func newStretch(last []byte, put bool, kind batchlog.OpKind, key []byte) bool {
-	order := bytes.Compare(key, last)
-	return order < 0 || order == 0 && (put || kind == batchlog.OpDeleteRange)
-}
 
 // A merging goes through the keys that layers are on, and says what the store has there.
 type merging struct {

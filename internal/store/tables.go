@@ -33,13 +33,12 @@ const tableBytes = 64 << 20
 // A TableWriter makes tables of the ops of a chain, which come in stretches as batchlog.OpReader says: where the keys go back, the next one
 // begins. It is not safe for concurrent use.
 type TableWriter struct {
-	tables   Tables
-	opts     sstable.WriterOptions
-	table    *sstable.Writer // nil between tables
-	keys     int             // in table
-	last     []byte          // the key of the op before
-	gathered *[]byte         // see gatheringFile
-	put      bool            // that was no range delete
+	tables    Tables
+	opts      sstable.WriterOptions
+	table     *sstable.Writer // nil between tables
+	keys      int             // in table
+	gathered  *[]byte         // see gatheringFile
+	stretches batchlog.Stretches
 	// A range delete that goes beyond the table is cut where the next one begins: tables that are taken in together must not overlap.
 	low, high []byte // that is open; high is nil when none is
 }
@@ -66,13 +65,12 @@ func (w *TableWriter) Add(kind batchlog.OpKind, key, value []byte) error {
 }
 
 func (w *TableWriter) add(kind batchlog.OpKind, key, value []byte) error {
-	if w.tables.names == nil || newStretch(w.last, w.put, kind, key) {
+	if w.stretches.Begin(kind, key) {
 		if err := w.endTable(nil); err != nil {
 			return err
 		}
 		w.tables.names = append(w.tables.names, nil)
 	}
-	w.last, w.put = append(w.last[:0], key...), kind != batchlog.OpDeleteRange
 	if w.table != nil && w.keys%64 == 0 && w.table.Raw().EstimatedSize() >= tableBytes {
 		if err := w.endTable(key); err != nil {
 			return err
