@@ -225,6 +225,8 @@ func (c *Chain) MoveRange(dst, src *Space, r Range) error { return c.copyRange(d
 func (c *Chain) CopyTree(dst, src *Space) error { return c.copyTree(dst, src, false) }
 
 // MoveTree is CopyTree that deletes the subtree of src as well, as MoveRange does. A subtree may be moved into itself, or out of itself.
+// Each space in it is emptied that others have put a key into, also of what the chain has put there before; one that only the chain has put keys
+// into keeps them.
 func (c *Chain) MoveTree(dst, src *Space) error { return c.copyTree(dst, src, true) }
 
 func (c *Chain) copyRange(dst, src *Space, r Range, move bool) error {

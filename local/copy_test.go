@@ -195,3 +195,38 @@ func (c *copyCase) store() map[string]string {
 	}
 	return have
 }
+
+// A chain's own puts in a subtree that it then moves go with the spaces that others have put keys into, as MoveTree says.
+func TestMoveTreeOwnPuts(t *testing.T) {
+	db := chainDB(t, Options{})
+	if _, err := db.Space("src", "a").Put(t.Context(), batchlog.K("x"), []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := db.Chain(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, s := range []string{"a", "b"} {
+		c.Put(db.Space("src", s), batchlog.K("own"), []byte("v"))
+	}
+	if err := c.MoveTree(db.Space("dst"), db.Space("src")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, path := range [][2]string{{"dst", "a"}, {"dst", "b"}, {"src", "a"}, {"src", "b"}} {
+		s := db.Space(path[0], path[1])
+		for e, err := range s.Scan(t.Context(), batchlog.Range{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			left = append(left, fmt.Sprint(s, " ", e.Key))
+		}
+	}
+	if want := []string{`dst/a "x"`, `src/b "own"`}; !slices.Equal(left, want) {
+		t.Errorf("%v, want %v", left, want)
+	}
+}
