@@ -248,7 +248,7 @@ func TestComplaint30TasksOnFullDisk(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Fatal("the disk is not full")
 		}
-		_, _ = s.Space("other").Put(t.Context(), batchlog.K(1), make([]byte, 60<<10)) // refused, in the end
+		_, _ = s.Space("other").Put(ctx, batchlog.K(1), make([]byte, 60<<10)) // refused, in the end
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(300 * time.Millisecond) // so that everything that workers do meets it, too
