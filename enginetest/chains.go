@@ -93,24 +93,6 @@ func wantModel(t *testing.T, what string, m *model, spaces []*batchlog.Space) {
 	}
 }
 
-// apply does the ops of c to m.
-func (m *model) apply(c *batchlog.Commit) error {
-	for op, err := range c.Ops() {
-		if err != nil {
-			return err
-		}
-		switch op.Kind {
-		case batchlog.OpPut:
-			m.put(op.Space, op.Key, string(op.Value))
-		case batchlog.OpDelete:
-			m.delete(op.Space, op.Key)
-		default:
-			m.deleteRange(op.Space, batchlog.Range{Low: op.Key, High: op.High})
-		}
-	}
-	return nil
-}
-
 // folded is what the log up to head adds up to.
 func folded(t *testing.T, db *batchlog.DB) *model {
 	t.Helper()

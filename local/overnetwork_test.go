@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/rpc"
 	"sync"
@@ -146,7 +147,7 @@ func overNetwork(t *testing.T, engine batchlog.Engine, work func(db *batchlog.DB
 
 // What goes over the network for a copy, a move or a revert is the same, to the byte, whatever the number of keys.
 func TestCopiesOverNetwork(t *testing.T) {
-	passed := func(keys int, work func(db *batchlog.DB, dst, src *batchlog.Space) error) (bytes int64) {
+	passed := func(keys int, want map[string]int, work func(db *batchlog.DB, dst, src *batchlog.Space) error) (bytes int64) {
 		t.Helper()
 		db, err := local.Open("db", &local.Options{FS: vfs.NewMem(), Log: batchlog.LogConfig{Undo: true}})
 		if err != nil {
@@ -163,38 +164,42 @@ func TestCopiesOverNetwork(t *testing.T) {
 		bytes = overNetwork(t, db.Engine(), func(front *batchlog.DB) error {
 			return work(front, front.Space("dst"), front.Space("src"))
 		})
-		n := 0
-		for _, err := range db.Space("dst").Scan(t.Context(), batchlog.Range{}) {
-			if err != nil {
-				t.Fatal(err)
+		left := map[string]int{} // times that all keys are there
+		for _, s := range []string{"src", "dst"} {
+			n := 0
+			for _, err := range db.Space(s).Scan(t.Context(), batchlog.Range{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				n++
 			}
-			n++
-		}
-		for _, err := range db.Space("src").Scan(t.Context(), batchlog.Range{}) {
-			if err != nil {
-				t.Fatal(err)
+			left[s] = n / keys
+			if n%keys != 0 {
+				t.Errorf("%d keys of %d in %s", n, keys, s)
 			}
-			n++
 		}
-		if n != keys && n != 2*keys && n != 0 { // moved, copied, reverted
-			t.Errorf("%d keys of %d", n, keys)
+		if !maps.Equal(left, want) {
+			t.Errorf("all keys are there so often: %v, want %v", left, want)
 		}
 		return bytes
 	}
-	for name, work := range map[string]func(db *batchlog.DB, dst, src *batchlog.Space) error{
-		"copy": func(db *batchlog.DB, dst, src *batchlog.Space) error {
+	for name, c := range map[string]struct {
+		want map[string]int
+		work func(db *batchlog.DB, dst, src *batchlog.Space) error
+	}{
+		"copy": {map[string]int{"src": 1, "dst": 1}, func(db *batchlog.DB, dst, src *batchlog.Space) error {
 			_, err := db.CopyRange(t.Context(), dst, src, batchlog.Range{})
 			return err
-		},
-		"move": func(db *batchlog.DB, dst, src *batchlog.Space) error {
+		}},
+		"move": {map[string]int{"src": 0, "dst": 1}, func(db *batchlog.DB, dst, src *batchlog.Space) error {
 			_, err := db.MoveRange(t.Context(), dst, src, batchlog.Range{})
 			return err
-		},
-		"tree": func(db *batchlog.DB, dst, src *batchlog.Space) error {
+		}},
+		"tree": {map[string]int{"src": 1, "dst": 1}, func(db *batchlog.DB, dst, src *batchlog.Space) error {
 			_, err := db.CopyTree(t.Context(), dst, src)
 			return err
-		},
-		"revert": func(db *batchlog.DB, dst, src *batchlog.Space) error {
+		}},
+		"revert": {map[string]int{"src": 0, "dst": 0}, func(db *batchlog.DB, dst, src *batchlog.Space) error {
 			c, err := db.Chain(t.Context())
 			if err != nil {
 				return err
@@ -205,9 +210,9 @@ func TestCopiesOverNetwork(t *testing.T) {
 			}
 			_, err = c.Commit(t.Context())
 			return err
-		},
+		}},
 	} {
-		few, many := passed(10, work), passed(20_000, work)
+		few, many := passed(10, c.want, c.work), passed(20_000, c.want, c.work)
 		t.Logf("%s: %d bytes for 10 keys, %d for 20,000", name, few, many)
 		if few != many || few == 0 {
 			t.Errorf("%s: %d bytes for few keys, %d for many", name, few, many)

@@ -262,7 +262,7 @@ func TestHistoryEqualsGit(t *testing.T) {
 	} {
 		t.Run(from.name, func(t *testing.T) {
 			if testing.Short() && !from.all {
-				t.Skip("long")
+				t.Skip("it takes long")
 			}
 			repo := from.repo(t)
 			var first map[string]string

@@ -11,9 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // The directory and those above it are durable once the store is open, also if a process that ended before its sync made it.

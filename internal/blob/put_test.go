@@ -16,9 +16,8 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // sizes are those where something about chunks or buffers changes.

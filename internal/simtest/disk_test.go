@@ -9,9 +9,8 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // A disk is a file system that counts what is done to it, and can lose power, fail, or be full at a chosen operation. It stands

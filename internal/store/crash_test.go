@@ -6,9 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // After a loss of power at any moment, whatever of what was not synced is left, the store is what the log adds up to at its mark,

@@ -1,0 +1,394 @@
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+)
+
+var conflictTests = []test{
+	{"Conflicts", testUpdateConflicts},
+	{"NoConflict", testUpdateNoConflict},
+	{"ScanBrokenOff", testUpdateScanBroken},
+	{"WriteSkew", testUpdateWriteSkew},
+	{"PhantomSkew", testUpdatePhantomSkew},
+	{"Counter", testUpdateCounter},
+	{"Adversary", testUpdateAdversary},
+	{"ManyLosers", testUpdateManyLosers},
+}
+
+// A transaction runs again when a commit came between that changed what it read: a key that was there, one that was not,
+// a range of keys into which one came, from which one went, or out of which all were deleted.
+func testUpdateConflicts(t *testing.T, open Open) {
+	k, l := batchlog.Key("k"), batchlog.Key("l")
+	readKey := func(key batchlog.Key) func(tx *batchlog.Tx, s *batchlog.Space) {
+		return func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = tx.Get(s, key) }
+	}
+	readRange := func(r batchlog.Range, opts ...batchlog.ReadOption) func(tx *batchlog.Tx, s *batchlog.Space) {
+		return func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, r, opts...)) }
+	}
+	for _, c := range []struct {
+		name    string
+		read    func(tx *batchlog.Tx, s *batchlog.Space)
+		between func(b *batchlog.Batch, s *batchlog.Space)
+	}{
+		{"KeyPut", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, []byte("2")) }},
+		{"KeyPutSame", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, []byte("1")) }},
+		{"KeyDeleted", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.Delete(s, k) }},
+		{"KeyInDeletedRange", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Range{}) }},
+		{"KeyAtLowOfDeletedRange", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Between(k, l)) }},
+		{"AbsentKeyPut", readKey(l), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, l, nil) }},
+		{"EmptyKeyPut", readKey(nil), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, nil, nil) }},
+		{"Phantom", readRange(batchlog.Range{}), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, l, nil) }},
+		{"PhantomInEmptyRange", readRange(batchlog.Between(l, batchlog.Key("z"))), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("m"), nil) }},
+		{"PhantomReverse", readRange(batchlog.Range{}, batchlog.ScanReverse()), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("a"), nil) }},
+		{"PhantomAtLow", readRange(batchlog.Between(l, batchlog.Key("z"))), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, l, nil) }},
+		{"PhantomFF", readRange(batchlog.Range{Low: l}), func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key{0xff, 0xff}, nil) }},
+		{"RangeKeyDeleted", readRange(batchlog.Range{}), func(b *batchlog.Batch, s *batchlog.Space) { b.Delete(s, k) }},
+		{"RangeOverRange", readRange(batchlog.Between(k, l)), func(b *batchlog.Batch, s *batchlog.Space) {
+			b.DeleteRange(s, batchlog.Between(batchlog.Key("a"), batchlog.Key("kk")))
+		}},
+		{"RangeInRange", readRange(batchlog.Range{}), func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Between(k, l)) }},
+		{"LastOfManyOps", readKey(k), func(b *batchlog.Batch, s *batchlog.Space) {
+			for n := range 300 {
+				b.Put(s, batchlog.K(n), nil)
+			}
+			b.Delete(s, k)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			put(t, s, k, "1")
+			tries := 0
+			id, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tries++
+				c.read(tx, s)
+				if tries == 1 {
+					var b batchlog.Batch
+					c.between(&b, s)
+					if _, err := db.Write(t.Context(), &b); err != nil {
+						return err
+					}
+				}
+				tx.Put(db.Space("out"), batchlog.K("k"), fmt.Append(nil, tries))
+				return nil
+			})
+			check(t, err)
+			if tries != 2 || id != 3 {
+				t.Errorf("after %d tries it is commit %d; want 2 tries and commit 3", tries, id)
+			}
+			wantValue(t, db.Space("out"), batchlog.K("k"), "2")
+		})
+	}
+}
+
+// What a transaction has not read may change under it.
+func testUpdateNoConflict(t *testing.T, open Open) {
+	k := batchlog.Key("k")
+	for _, c := range []struct {
+		name    string
+		read    func(tx *batchlog.Tx, s *batchlog.Space)
+		between func(b *batchlog.Batch, s *batchlog.Space)
+	}{
+		{"OtherKey", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = tx.Get(s, k) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("l"), nil) }},
+		{"OtherSpace", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, batchlog.Range{})) }, func(b *batchlog.Batch, s *batchlog.Space) {
+			b.Put(s.Space("within"), k, nil)
+			b.DeleteRange(s.Space("within"), batchlog.Range{})
+		}},
+		{"BeforeRange", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, batchlog.Range{Low: k})) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, batchlog.Key("a"), nil) }},
+		{"AtHighOfRange", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = collect(tx.Scan(s, batchlog.Range{High: k})) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, nil) }},
+		{"AtHighOfDeletedRange", func(tx *batchlog.Tx, s *batchlog.Space) { _, _ = tx.Get(s, k) }, func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Range{High: k}) }},
+		{"Blind", func(tx *batchlog.Tx, s *batchlog.Space) {}, func(b *batchlog.Batch, s *batchlog.Space) { b.DeleteRange(s, batchlog.Range{}) }},
+		{"OwnWriteIsNoRead", func(tx *batchlog.Tx, s *batchlog.Space) { tx.Put(s, k, nil); _, _ = tx.Get(s, k) }, func(b *batchlog.Batch, s *batchlog.Space) { b.Put(s, k, []byte("2")) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			put(t, s, k, "1")
+			tries := 0
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tries++
+				c.read(tx, s)
+				if tries == 1 {
+					var b batchlog.Batch
+					c.between(&b, s)
+					if _, err := db.Write(t.Context(), &b); err != nil {
+						return err
+					}
+				}
+				tx.Put(db.Space("out"), batchlog.K("k"), nil)
+				return nil
+			})
+			check(t, err)
+			if tries != 1 {
+				t.Errorf("%d tries, want 1", tries)
+			}
+		})
+	}
+}
+
+// A scan that is broken off has read up to there: what changes before conflicts, what changes behind does not.
+func testUpdateScanBroken(t *testing.T, open Open) {
+	for _, c := range []struct {
+		name    string
+		reverse bool
+		key     string // put between, after two of the keys a c e g were read
+		tries   int
+	}{
+		{"Before", false, "b", 2}, {"LastRead", false, "c", 2}, {"Behind", false, "d", 1}, {"Unread", false, "e", 1},
+		{"ReverseBefore", true, "f", 2}, {"ReverseLastRead", true, "e", 2}, {"ReverseBehind", true, "d", 1}, {"ReverseUnread", true, "c", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := plain(t, open)
+			s := db.Space("s")
+			for _, k := range []string{"a", "c", "e", "g"} {
+				put(t, s, batchlog.Key(k), "v")
+			}
+			var opts []batchlog.ReadOption
+			if c.reverse {
+				opts = append(opts, batchlog.ScanReverse())
+			}
+			tries := 0
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				tries++
+				read := 0
+				for _, err := range tx.Scan(s, batchlog.Range{}, opts...) {
+					if err != nil {
+						return err
+					}
+					if read++; read == 2 {
+						break
+					}
+				}
+				if tries == 1 {
+					if _, err := s.Put(t.Context(), batchlog.Key(c.key), []byte("2")); err != nil {
+						return err
+					}
+				}
+				tx.Put(db.Space("out"), nil, nil)
+				return nil
+			})
+			check(t, err)
+			if tries != c.tries {
+				t.Errorf("%d tries, want %d", tries, c.tries)
+			}
+		})
+	}
+}
+
+// Two transactions that read both keys and each write one of them do not both see the old state: no write skew.
+func testUpdateWriteSkew(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("oncall")
+	for round := range 20 {
+		names := []batchlog.Key{batchlog.K(round, "a"), batchlog.K(round, "b")}
+		for _, n := range names {
+			put(t, s, n, "yes")
+		}
+		var ready sync.WaitGroup
+		ready.Add(2)
+		var wg sync.WaitGroup
+		for i := range 2 {
+			wg.Go(func() {
+				first := true
+				_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+					on := 0
+					for _, n := range names {
+						v, err := tx.Get(s, n)
+						if err != nil {
+							return err
+						}
+						if string(v) == "yes" {
+							on++
+						}
+					}
+					if first { // both have read before either commits
+						first = false
+						ready.Done()
+						ready.Wait()
+					}
+					if on == 2 { // one must stay
+						tx.Put(s, names[i], []byte("no"))
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		on := 0
+		for _, p := range scan(t, s, batchlog.Prefix(round)) {
+			if p.value == "yes" {
+				on++
+			}
+		}
+		if on != 1 {
+			t.Fatalf("round %d: %d of 2 are left, want 1", round, on)
+		}
+	}
+}
+
+// The same with rows that aren't there yet: each inserts only if it has seen none.
+func testUpdatePhantomSkew(t *testing.T, open Open) {
+	db := plain(t, open)
+	for round := range 20 {
+		s := db.Space("booking", round)
+		var ready, wg sync.WaitGroup
+		const n = 4
+		ready.Add(n)
+		for i := range n {
+			wg.Go(func() {
+				first := true
+				_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+					got, err := collect(tx.Scan(s, batchlog.Range{}))
+					if err != nil {
+						return err
+					}
+					if first {
+						first = false
+						ready.Done()
+						ready.Wait()
+					}
+					if len(got) == 0 {
+						tx.Put(s, batchlog.K(i), nil)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := scan(t, s, batchlog.Range{}); len(got) != 1 {
+			t.Fatalf("round %d: %d bookings, want 1", round, len(got))
+		}
+	}
+}
+
+// addOne adds one to a number, in a transaction.
+func addOne(ctx context.Context, s *batchlog.Space, db *batchlog.DB, k batchlog.Key) (batchlog.ID, error) {
+	return db.Update(ctx, func(tx *batchlog.Tx) error {
+		v, err := tx.Get(s, k)
+		if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+			return err
+		}
+		n, _ := strconv.Atoi(string(v)) // 0 without a value
+		tx.Put(s, k, strconv.AppendInt(nil, int64(n)+1, 10))
+		return nil
+	})
+}
+
+// Many who count on one key lose no count.
+func testUpdateCounter(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	const workers, each = 8, 25
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if _, err := addOne(within(t), s, db, batchlog.K("n")); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantValue(t, s, batchlog.K("n"), strconv.Itoa(workers*each))
+	if got := head(t, db); got != workers*each {
+		t.Errorf("%d commits, want %d", got, workers*each)
+	}
+}
+
+// A transaction ends although somebody changes what it reads, again and again, for as long as it runs.
+func testUpdateAdversary(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if _, err := s.Put(t.Context(), batchlog.K(i), strconv.AppendInt(nil, int64(n), 10)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	for round := range 5 {
+		tries := 0
+		_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+			tries++
+			entries, err := collect(tx.Scan(s, batchlog.Range{}))
+			if err != nil {
+				return err
+			}
+			// The others come between for certain: this waits until one has, while it may.
+			base := tx.Base()
+			for range 1000 {
+				h, err := db.Head(t.Context())
+				if err != nil {
+					return err
+				}
+				if h > base+2 {
+					break
+				}
+			}
+			tx.Put(db.Space("out"), batchlog.K(round), fmt.Append(nil, len(entries)))
+			return nil
+		})
+		check(t, err)
+		if tries > 20 {
+			t.Errorf("%d tries", tries)
+		}
+	}
+}
+
+// Many transactions that all want the same end as well, each once.
+func testUpdateManyLosers(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	var wg sync.WaitGroup
+	const n = 24
+	for i := range n {
+		wg.Go(func() {
+			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+				got, err := collect(tx.Scan(s, batchlog.Range{}))
+				if err != nil {
+					return err
+				}
+				tx.Put(s, batchlog.K(len(got)), fmt.Append(nil, i))
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got := scan(t, s, batchlog.Range{})
+	seen := map[string]bool{}
+	for i, p := range got {
+		if p.key != string(batchlog.K(i)) || seen[p.value] {
+			t.Errorf("entry %d is %q=%s", i, p.key, p.value)
+		}
+		seen[p.value] = true
+	}
+	if len(got) != n {
+		t.Errorf("%d entries, want %d", len(got), n)
+	}
+}
