@@ -63,3 +63,82 @@ func TestCopyLateBlob(t *testing.T) {
 		})
 	}
 }
+
+// A copy whose source is written much while it is built has what was written as a further stretch of its file: puts, deletes and deleted ranges, none of
+// them lost, in the store and in the log.
+func TestCopyLateMuch(t *testing.T) {
+	db := chainDB(t, Options{})
+	src, dst := db.Space("src"), db.Space("dst")
+	const keys = 20_000
+	put := func(from, to int, value string) {
+		t.Helper()
+		var b batchlog.Batch
+		for i := from; i < to; i++ {
+			b.Put(src, batchlog.K(i), bytes.Repeat([]byte(value), 50))
+		}
+		if _, err := db.Write(t.Context(), &b); err != nil {
+			t.Error(err)
+		}
+	}
+	put(0, keys, "v")
+	c, err := db.Chain(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.CopyRange(dst, src, batchlog.Range{}); err != nil {
+		t.Fatal(err)
+	}
+	written := false
+	c.Progress = func(p batchlog.ChainProgress) {
+		if p.Stage != "sort" || written {
+			return
+		}
+		written = true
+		put(1000, 1000+2*soonMax, "w")
+		put(keys, keys+100, "w")
+		var b batchlog.Batch
+		b.DeleteRange(src, batchlog.Range{Low: batchlog.K(100), High: batchlog.K(300)})
+		b.Delete(src, batchlog.K(7))
+		if _, err := db.Write(t.Context(), &b); err != nil {
+			t.Error(err)
+		}
+	}
+	id, err := c.Commit(t.Context())
+	if err != nil || !written {
+		t.Fatalf("%v; written meanwhile: %t", err, written)
+	}
+	stretches := 0
+	for commit, err := range db.Tail(t.Context(), batchlog.TailOptions{From: batchlog.At(id), Until: id}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s batchlog.Stretches
+		err := commit.EachStored(func(kind batchlog.OpKind, key, _ []byte) error {
+			if s.Begin(kind, key) {
+				stretches++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stretches < 2 {
+		t.Errorf("%d stretches, want more", stretches)
+	}
+	contents := func(s *batchlog.Space) map[string]string {
+		m := map[string]string{}
+		for e, err := range s.Scan(t.Context(), batchlog.Range{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			m[e.Key.String()] = string(e.Value)
+		}
+		return m
+	}
+	if d := difference(contents(dst), contents(src)); d != "" {
+		t.Errorf("the copy is not its source: %s", d)
+	}
+	verified(t, db)
+}
