@@ -51,6 +51,8 @@ func TestFullDisk(t *testing.T) {
 		f := &fault{kind: space, path: path, err: syscall.ENOSPC}
 		s := open(t, errorfs.Wrap(vfs.NewMem(), f), 0)
 		records := newMaker(4).records(600, 500)
+		applyAfter(t, s, records[:40], 10)
+		flush(t, s) // with four full memtables the next Flush would wait for space
 		applyAfter(t, s, records[:50], 10)
 		f.on.Store(true)
 		done, err := s.Flush()
@@ -274,6 +276,8 @@ func TestTrouble(t *testing.T) {
 	f := &fault{kind: writes, path: ".sst", err: syscall.EIO}
 	s := open(t, errorfs.Wrap(vfs.NewMem(), f), 0)
 	records := newMaker(8).records(100, 500)
+	applyAfter(t, s, records[:90], 20)
+	flush(t, s) // with four full memtables the next Flush would wait for the one that fails
 	applyAfter(t, s, records, 20)
 	f.on.Store(true)
 	if _, err := s.Flush(); err != nil {
