@@ -29,6 +29,7 @@ type cell struct {
 	Applied float64       `json:"applied"` // applied from its start until all that was acknowledged is applied
 	P50     time.Duration `json:"p50"`     // of a write in the measured time, building the batch included
 	P99     time.Duration `json:"p99"`
+	CPU     time.Duration `json:"cpu"`     // that the process used for each batch that was acknowledged in the measured time
 	Lag     uint64        `json:"lag"`     // batches acknowledged and not applied when the last writer ended
 	Drain   time.Duration `json:"drain"`   // how long these took
 	PeakRSS int64         `json:"peakRSS"` // bytes, of the process, the peer's and the benchmark's
@@ -102,11 +103,11 @@ func (r *run) measure(ctx context.Context, t target) (cell, error) {
 			cancel()
 		}
 	}
-	start := time.Now()
+	start, cpu := time.Now(), cpuTime()
 	r.phase.Store(measuring)
 	sleep(ctx, r.spec.Duration)
 	r.phase.Store(ending)
-	measured := time.Since(start)
+	measured, used := time.Since(start), cpuTime()-cpu
 	wg.Wait()
 	if r.mu.err == nil {
 		r.mu.err = ctx.Err()
@@ -117,6 +118,7 @@ func (r *run) measure(ctx context.Context, t target) (cell, error) {
 	c := cell{
 		Acked: float64(r.mu.acked) / measured.Seconds(),
 		P50:   r.mu.hist.percentile(0.5), P99: r.mu.hist.percentile(0.99),
+		CPU: used / time.Duration(max(1, r.mu.acked)),
 	}
 	c.Applied = c.Acked
 	if lagging != nil {

@@ -151,7 +151,7 @@ func undoTables(combos []undoCombo) []table {
 	for _, c := range combos {
 		t := table{
 			title: fmt.Sprintf("Durable overwrites, 1 op a batch, %s (median [min-max] of rounds)", countOf(c.Writers, "writer")),
-			head:  []string{"undo", "acknowledged/s", "applied/s", "p50 µs", "p99 µs", "lag", "drain s", "peak MB"},
+			head:  []string{"undo", "acknowledged/s", "applied/s", "p50 µs", "p99 µs", "CPU µs", "lag", "drain s", "peak MB"},
 			note:  fmt.Sprintf("On to off: acknowledged %s ×, applied %s ×, p50 %s ×.", c.Acked, c.Applied, c.P50),
 		}
 		for _, row := range []struct {
@@ -161,6 +161,7 @@ func undoTables(combos []undoCombo) []table {
 			column := func(f func(cell) float64) spread { return spreadOf(each(row.cells, f)) }
 			t.add(row.name, column(func(c cell) float64 { return c.Acked }).String(), column(func(c cell) float64 { return c.Applied }).String(),
 				figure(column(func(c cell) float64 { return micros(c.P50) }).Median), figure(column(func(c cell) float64 { return micros(c.P99) }).Median),
+				figure(column(func(c cell) float64 { return micros(c.CPU) }).Median),
 				figure(column(func(c cell) float64 { return float64(c.Lag) }).Median), figure(column(func(c cell) float64 { return c.Drain.Seconds() }).Median),
 				figure(column(func(c cell) float64 { return float64(c.PeakRSS) / 1e6 }).Median))
 		}

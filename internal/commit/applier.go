@@ -3,6 +3,7 @@ package commit
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,8 +68,8 @@ func (a *applier) finish() {
 	a.mu.more.Signal()
 }
 
-// pop waits for groups and appends what fits into one Apply to dst. It returns nothing when all is done.
-func (a *applier) pop(dst []batchlog.Record) []batchlog.Record {
+// pop waits for groups, yields, and appends what fits into one Apply to dst. It returns nothing when all is done.
+func (a *applier) pop(dst []batchlog.Record, yield func()) []batchlog.Record {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for len(a.mu.groups) == 0 {
@@ -77,6 +78,9 @@ func (a *applier) pop(dst []batchlog.Record) []batchlog.Record {
 		}
 		a.mu.more.Wait()
 	}
+	a.mu.Unlock()
+	yield()
+	a.mu.Lock()
 	n, size := 0, int64(0)
 	for n < len(a.mu.groups) && (n == 0 || len(dst)+len(a.mu.groups[n]) <= applyCommits && size < applyBytes) {
 		dst = append(dst, a.mu.groups[n]...)
@@ -135,9 +139,10 @@ func (p *Pipeline) applyLoop() {
 		}
 	}()
 	var records []batchlog.Record
+	haste := haste{reads: &p.reads}
 	for {
 		clear(records)
-		records = p.applier.pop(records[:0])
+		records = p.applier.pop(records[:0], haste.yield)
 		if len(records) == 0 {
 			over = nil
 			return
@@ -150,4 +155,26 @@ func (p *Pipeline) applyLoop() {
 		p.reads.reached(records[len(records)-1].ID)
 		p.applier.applied(records)
 	}
+}
+
+// A haste tells whether somebody waits for what is applied. While nobody does, commits come before applying: those who were just answered write on first, so
+// that the next group is whole. With few processors the applier would be in their way, and the writers fall into two groups, each of which waits for the sync
+// of the other one.
+type haste struct {
+	reads *gate
+	left  int // so often it does not yield yet
+}
+
+// hasteGroups is for how many groups after a held read the applier does not yield: who reads what was just written does it again.
+const hasteGroups = 64
+
+func (h *haste) yield() {
+	if h.reads.waited.Swap(false) {
+		h.left = hasteGroups
+	}
+	if h.left > 0 {
+		h.left--
+		return
+	}
+	runtime.Gosched()
 }

@@ -15,6 +15,7 @@ import (
 type gate struct {
 	applied atomic.Uint64
 	held    atomic.Int64 // reads in waiting: lets reached pass by the lock
+	waited  atomic.Bool  // a read has waited since the applier has looked
 	// storeFailed says why the store can't go on. An Apply that was under way then may never return.
 	storeFailed func() error
 
@@ -53,6 +54,7 @@ func (g *gate) wait(ctx context.Context, id batchlog.ID, most time.Duration) err
 		defer cancel()
 	}
 	h := &hold{id: id, done: make(chan error, 1)}
+	g.waited.Store(true)
 	g.held.Add(1)
 	defer g.held.Add(-1)
 	g.mu.Lock()
