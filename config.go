@@ -14,17 +14,21 @@ type LogConfig struct {
 	// Name of the log; spaces that name the same log are kept together. "" is DefaultLog.
 	Name string `json:"name"`
 	// HotTTL is how long sealed segments stay in the database's directory, counted from their last commit; 0: for ever.
-	// Then they are removed, whole, as soon as the store has durably applied them.
+	// Then they go to one of the Warm directories, whole, as soon as the store has durably applied them; without such directories they are removed.
 	HotTTL time.Duration `json:"hotTTL,omitempty"`
-	// WarmTTL and ColdTTL are for tiers.
+	// WarmTTL is how long segments are kept when there are Warm directories, counted from their last commit as well; 0: for ever. At least HotTTL.
 	WarmTTL time.Duration `json:"warmTTL,omitempty"`
+	// ColdTTL is for the cold tier, which there is not yet.
 	ColdTTL time.Duration `json:"coldTTL,omitempty"`
 	// Dirs are the directories of hot segments, which are striped over them; none: the database's own. A
 	// relative one is within the database's directory.
 	Dirs []string `json:"dirs,omitempty"`
-	// Warm and Cold are the places of older tiers.
+	// Warm are the directories that segments go to after HotTTL, with their chains and with what their commits have overwritten (Undo); they take
+	// turns. Each has a directory of the database's own within it, by its UUID. A relative one is within the directory of the log. Whoever follows the log, or takes
+	// a commit back, does not notice where a segment is.
 	Warm []string `json:"warm,omitempty"`
-	Cold string   `json:"cold,omitempty"`
+	// Cold is for the cold tier, which there is not yet.
+	Cold string `json:"cold,omitempty"`
 	// Undo keeps the inverse of every commit, what it has overwritten, for as long as the commit: package undo takes commits back with it.
 	// Writers don't wait for it; it takes the place and the reading of the old values.
 	Undo bool `json:"undo,omitempty"`
@@ -77,15 +81,17 @@ type Status struct {
 
 // A LogStatus is how one log is.
 type LogStatus struct {
-	Name     string    `json:"name"`
-	Config   LogConfig `json:"config"`
-	First    ID        `json:"first"`    // oldest commit
-	Last     ID        `json:"last"`     // newest durable commit
-	Segments int       `json:"segments"` // the active one included
-	Bytes    int64     `json:"bytes"`    // commits and indexes, in bytes on disk
-	Syncs    int64     `json:"syncs"`    // since it was opened: each makes a group of commits durable
-	Oldest   time.Time `json:"oldest"`   // time of the oldest commit; zero without one
-	Damaged  []string  `json:"damaged,omitempty"`
+	Name      string    `json:"name"`
+	Config    LogConfig `json:"config"`
+	First     ID        `json:"first"`               // oldest commit
+	Last      ID        `json:"last"`                // newest durable commit
+	Segments  int       `json:"segments"`            // the active one included
+	Bytes     int64     `json:"bytes"`               // commits and indexes, in bytes on disk
+	Syncs     int64     `json:"syncs"`               // since it was opened: each makes a group of commits durable
+	Oldest    time.Time `json:"oldest"`              // time of the oldest commit; zero without one
+	Warm      int       `json:"warm,omitempty"`      // segments that are in warm directories
+	WarmBytes int64     `json:"warmBytes,omitempty"` // their size, without what their commits have overwritten
+	Damaged   []string  `json:"damaged,omitempty"`
 }
 
 // StoreStatus is how the store is.

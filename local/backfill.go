@@ -25,6 +25,7 @@ type backfilling struct {
 	sync.Mutex               // held while one is under way
 	taken      bool          // what was taken over may not be durable yet
 	hold       atomic.Uint64 // the first commit that is needed from the log
+	inverses   sync.Mutex    // held while inverses come into the store without their commits, or leave it
 }
 
 const (
@@ -258,7 +259,7 @@ func (b *backfill) takeOver(ctx context.Context) error {
 			}
 			take := batchlog.IDRange{First: g.First, Last: min(g.Last, r.Last)}
 			b.e.backfill.taken = true
-			if err := b.e.store.CopyInverses(ctx, b.scratch, take); err != nil {
+			if err := b.copyInverses(ctx, take); err != nil {
 				return err
 			}
 			b.made += take.Last - take.First + 1
@@ -270,6 +271,12 @@ func (b *backfill) takeOver(ctx context.Context) error {
 	}
 	b.gaps = left
 	return nil
+}
+
+func (b *backfill) copyInverses(ctx context.Context, take batchlog.IDRange) error {
+	b.e.backfill.inverses.Lock()
+	defer b.e.backfill.inverses.Unlock()
+	return b.e.store.CopyInverses(ctx, b.scratch, take)
 }
 
 // keep makes durable how far the scratch store is, unless the disk is full or fails: what it lacks is made again.

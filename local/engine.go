@@ -202,6 +202,8 @@ func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
 	}
 	change("segments, from the next one on", size(old.SegmentBytes), size(c.SegmentBytes))
 	change("directories", old.Dirs, c.Dirs)
+	change("warm directories", old.Warm, c.Warm)
+	change("warm TTL", ttl(old.WarmTTL), ttl(c.WarmTTL))
 	blobs := func(n int) string {
 		if n == 0 {
 			return "never"
@@ -211,7 +213,7 @@ func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
 	change("values that become blobs", blobs(old.BlobBytes), blobs(c.BlobBytes))
 	undo := map[bool]string{false: "not kept", true: "kept, from the next commit on"}
 	change("what commits overwrite", undo[old.Undo], undo[c.Undo])
-	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), c.HotTTL)
+	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), keepTTL(c))
 	return p
 }
 

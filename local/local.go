@@ -24,6 +24,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -76,8 +77,8 @@ func Open(dir string, o *Options) (*DB, error) {
 	return &DB{DB: e.db, engine: e}, nil
 }
 
-// Trim drops what the log need not keep any more (HotTTL). That is done in the background as well, within a minute; Trim does it
-// now.
+// Trim moves to warm directories what is past HotTTL, if there are any, and drops what the log need not keep any more. That is done in the background
+// as well, within a minute; Trim does it now.
 func (db *DB) Trim(ctx context.Context) error { return db.engine.trim(ctx) }
 
 // Flush makes the store durable up to the head of the log, so that opening again has nothing to apply.
@@ -133,12 +134,20 @@ func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
 	switch {
 	case c.Name != batchlog.DefaultLog:
 		return unsupported("another log than main")
-	case c.WarmTTL != 0 || c.ColdTTL != 0 || len(c.Warm) != 0 || c.Cold != "":
-		return unsupported("tiers")
+	case c.ColdTTL != 0 || c.Cold != "":
+		return unsupported("the cold tier")
 	case c.BlobBytes < 0 || c.BlobBytes > 0 && c.BlobBytes < batchlog.MinBlobBytes:
 		return c, fmt.Errorf("log settings: BlobBytes %d is not 0, nor at least %d", c.BlobBytes, batchlog.MinBlobBytes)
 	case c.HotTTL < 0:
 		return c, fmt.Errorf("log settings: HotTTL %s is negative", c.HotTTL)
+	case len(c.Warm) > 0 && c.HotTTL == 0:
+		return c, errors.New("log settings: Warm is set, but no HotTTL after which segments go there")
+	case slices.Contains(c.Warm, ""):
+		return c, errors.New("log settings: Warm has a directory without a name")
+	case c.WarmTTL != 0 && len(c.Warm) == 0:
+		return c, fmt.Errorf("log settings: WarmTTL %s is set, but no Warm directory", c.WarmTTL)
+	case c.WarmTTL != 0 && c.WarmTTL < c.HotTTL:
+		return c, fmt.Errorf("log settings: WarmTTL %s is less than HotTTL %s; both count from a segment's last commit", c.WarmTTL, c.HotTTL)
 	case c.SegmentBytes != 0 && (c.SegmentBytes < batchlog.MinSegmentBytes || c.SegmentBytes > batchlog.MaxSegmentBytes):
 		return c, fmt.Errorf("log settings: SegmentBytes %d is not between %d and %d", c.SegmentBytes, batchlog.MinSegmentBytes, batchlog.MaxSegmentBytes)
 	}

@@ -66,6 +66,7 @@ type engine struct {
 	err    error // of Close
 
 	flushing chan struct{} // held by who flushes: the others find it done
+	trimming chan struct{} // held by who trims
 }
 
 // open opens in the order of the line that a batch travels; Close closes in the reverse.
@@ -79,7 +80,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 			return nil, fmt.Errorf("directory of the database: %w", err)
 		}
 	}
-	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1)}
+	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1)}
 	e.backfill.hold.Store(math.MaxUint64)
 	e.chains.stages = map[*stage]struct{}{}
 	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
@@ -101,6 +102,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	if e.store, err = store.Open(store.Options{
 		FS: o.FS, Dir: filepath.Join(dir, storeName), Staging: filepath.Join(dir, chainsName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 		InverseLimit: o.InverseBytes,
+		Beside:       func(id batchlog.ID) (batchlog.IDRange, string) { return e.log.Beside(id) },
 	}); err != nil {
 		return nil, err
 	}
@@ -138,7 +140,9 @@ func (e *engine) Close() error {
 		e.closed.Store(true)
 		e.stop()
 		e.wg.Wait()
-		e.backfill.Lock() // it ends with e.ctx
+		e.trimming <- struct{}{} // it ends with e.ctx, as does the backfill
+		defer func() { <-e.trimming }()
+		e.backfill.Lock()
 		defer e.backfill.Unlock()
 		e.lines.Close()
 		if e.store.Failed() == nil && !e.store.NoSpace() {

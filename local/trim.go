@@ -11,7 +11,7 @@ import (
 	"github.com/bytespace/batchlog"
 )
 
-// trimLoop drops what the log need not keep any more.
+// trimLoop moves to warm directories what is past its time, and drops what the log need not keep any more.
 func (e *engine) trimLoop(ctx context.Context) {
 	for {
 		select {
@@ -19,10 +19,10 @@ func (e *engine) trimLoop(ctx context.Context) {
 			return
 		case <-time.After(trimInterval(e.log.Config().HotTTL)):
 		}
-		if err := e.trim(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		if err := e.trim(ctx); err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("log not trimmed; it will be tried again", "err", err)
 		}
-		if err := e.sweep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		if err := e.sweep(ctx); err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("chains and blobs not swept; it will be tried again", "err", err)
 		}
 	}
@@ -35,13 +35,38 @@ func trimInterval(ttl time.Duration) time.Duration {
 	return min(max(ttl/10, time.Second), time.Minute)
 }
 
-// trim drops the sealed segments that are past their time, never one that the store has not durably applied.
+// trim moves and drops the sealed segments that are past their time, never one that the store has not durably applied.
 func (e *engine) trim(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(e.ctx, func() { stop(batchlog.ErrClosed) })()
+	select {
+	case e.trimming <- struct{}{}:
+		defer func() { <-e.trimming }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if e.readOnly() {
 		return nil // nothing more is written, the table of segments included
 	}
-	ttl := e.log.Config().HotTTL
-	e.log.RollIfOlder(e.opts.Now(), ttl)
+	c := e.log.Config()
+	e.log.RollIfOlder(e.opts.Now(), c.HotTTL)
+	return errors.Join(e.warm(ctx), e.drop(ctx, keepTTL(c)))
+}
+
+// keepTTL is how long the log keeps a segment, wherever it is; 0: for ever.
+func keepTTL(c batchlog.LogConfig) time.Duration {
+	if len(c.Warm) > 0 {
+		return c.WarmTTL
+	}
+	return c.HotTTL
+}
+
+// drop drops segments that are older than that, but those that are needed.
+func (e *engine) drop(ctx context.Context, ttl time.Duration) error {
 	_, _, last := e.log.Expired(e.opts.Now(), ttl)
 	held, err := e.held(ctx)
 	if err != nil {

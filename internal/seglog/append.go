@@ -268,7 +268,7 @@ func (l *Log) create() error {
 		return err
 	}
 	l.mu.config = l.opts.Defaults
-	if err := l.makeDirs(l.mu.config.Dirs); err != nil {
+	if err := l.makeDirs(l.dirs(l.mu.config)); err != nil {
 		return err
 	}
 	p, err := l.prepare(min(firstSegmentBytes, segmentBytes(l.mu.config)), 0)
@@ -301,8 +301,11 @@ func (l *Log) nextSize(size int64) int64 {
 
 // removeFile removes the file of a segment that is no longer in the table.
 func (l *Log) removeFile(s *seg) {
-	if err := l.opts.FS.Remove(l.path(s.dir, s.name)); err != nil && !isNotExist(err) {
+	files := l.filesLocked(s) // it is in no table: nobody changes it any more
+	if s.warm {
+		files = append(files, l.path(s.dir, inversesName(s.name)))
+	}
+	if err := l.removeAll(files); err != nil {
 		l.opts.Logger.Warn("segment cannot be removed; it will be when the database is opened", "segment", s.name, "err", err)
 	}
-	l.removeChains(s)
 }

@@ -141,8 +141,14 @@ func (f *steadyFile) WriteAt(b []byte, offset int64) (int, error) {
 
 // OpenChain is as batchlog.ChainSource says.
 func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
-	name := l.path("", chainName(ref.File))
+	name := l.chainPath(ref.File)
 	f, err := l.opts.FS.Open(name)
+	if isNotExist(err) {
+		if now := l.chainPath(ref.File); now != name { // it has gone warm meanwhile
+			name = now
+			f, err = l.opts.FS.Open(name)
+		}
+	}
 	if isNotExist(err) {
 		if oldest := l.Oldest(); ref.ID != 0 && ref.ID < oldest {
 			return nil, &batchlog.GapError{From: ref.ID, Oldest: oldest} // dropped since its record was read
@@ -164,6 +170,18 @@ func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &chainReader{segment.NewChainReader(f, h, name, ref), f}, nil
+}
+
+// chainPath is where the file of a chain is now.
+func (l *Log) chainPath(file [16]byte) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range slices.Backward(l.mu.segments) {
+		if s.warm && slices.ContainsFunc(s.chains, func(c segChain) bool { return c.file == file }) {
+			return l.path(s.chainDir(), chainName(file))
+		}
+	}
+	return l.path("", chainName(file))
 }
 
 type chainReader struct {
@@ -270,15 +288,6 @@ func (l *Log) checkChain(c segChain) error {
 		return &batchlog.CorruptError{File: name, Offset: info.Size(), ID: c.id, Err: errors.New("the ops of a chain end early")}
 	}
 	return nil
-}
-
-// removeChains removes the files of chains whose segment is no longer in the table.
-func (l *Log) removeChains(s *seg) {
-	for _, c := range s.chains {
-		if err := l.opts.FS.Remove(l.path("", chainName(c.file))); err != nil && !isNotExist(err) {
-			l.opts.Logger.Warn("chain cannot be removed; it will be swept later", "file", chainName(c.file), "err", err)
-		}
-	}
 }
 
 // manifestChains are the chains of a segment as the manifest holds them.

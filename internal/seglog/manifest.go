@@ -38,6 +38,7 @@ type manifest struct {
 type manifestSegment struct {
 	Name   string      `json:"name"`
 	Dir    string      `json:"dir,omitempty"`
+	Warm   bool        `json:"warm,omitempty"` // its chains are beside it
 	State  string      `json:"state"`
 	First  batchlog.ID `json:"first"`
 	Last   batchlog.ID `json:"last,omitempty"` // but for the active one
@@ -83,7 +84,7 @@ func (l *Log) tableLocked() manifest {
 
 func (s *seg) manifest() manifestSegment {
 	m := manifestSegment{
-		Name: s.name, Dir: s.dir, State: stateNames[s.state], First: s.first, Last: s.last, End: s.end.Load(), Size: s.size,
+		Name: s.name, Dir: s.dir, Warm: s.warm, State: stateNames[s.state], First: s.first, Last: s.last, End: s.end.Load(), Size: s.size,
 		Oldest: s.oldest, Newest: s.newest, Broken: s.broken, Chains: s.manifestChains(),
 	}
 	if s.state == sealed {
@@ -183,7 +184,7 @@ func (l *Log) load(m *manifest) error {
 	l.mu.config, l.mu.trimmed = m.Config, m.Trimmed
 	for i, ms := range m.Segments {
 		s := &seg{
-			name: ms.Name, dir: ms.Dir, first: ms.First, last: ms.Last, size: ms.Size,
+			name: ms.Name, dir: ms.Dir, warm: ms.Warm, first: ms.First, last: ms.Last, size: ms.Size,
 			oldest: ms.Oldest, newest: ms.Newest, broken: ms.Broken,
 		}
 		s.end.Store(ms.End)
@@ -315,37 +316,6 @@ func (l *Log) confirm(f vfs.File, t segment.Tail) error {
 		return fmt.Errorf("sync: %w", err)
 	}
 	return nil
-}
-
-// sweep removes what was never part of the log, or no longer is: prepared files, and segments before the oldest.
-func (l *Log) sweep() {
-	known := map[string]bool{}
-	dirs := map[string]bool{"": true}
-	for _, s := range l.mu.segments {
-		known[s.name] = true
-		dirs[s.dir] = true
-	}
-	for _, dir := range l.mu.config.Dirs {
-		dirs[dir] = true
-	}
-	for dir := range dirs {
-		names, err := l.opts.FS.List(l.path(dir, ""))
-		if err != nil {
-			l.opts.Logger.Warn("directory of segments cannot be read", "dir", dir, "err", err)
-			continue
-		}
-		for _, name := range names {
-			first, isSegment := segmentFirst(name)
-			switch {
-			case isPrepared(name), isSegment && !known[name] && first < l.mu.segments[0].first:
-				if err := l.opts.FS.Remove(l.path(dir, name)); err != nil {
-					l.opts.Logger.Warn("leftover file cannot be removed", "file", name, "err", err)
-				}
-			case isSegment && !known[name]:
-				l.opts.Logger.Warn("segment that the manifest does not name is left alone", "file", l.path(dir, name))
-			}
-		}
-	}
 }
 
 // checkNew makes sure that a log without a manifest is new: no segment has commits. One without any is what a

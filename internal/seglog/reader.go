@@ -362,7 +362,7 @@ func (l *Log) openAt(id batchlog.ID, indexed bool) (*fileReader, error) {
 		if err != nil {
 			return nil, err
 		}
-		f, err := l.opts.FS.Open(l.path(s.dir, s.name))
+		f, err := l.opts.FS.Open(view.file)
 		if err == nil {
 			r, err := l.newFileReader(f, s, view, id, indexed)
 			if err != nil {
@@ -378,11 +378,12 @@ func (l *Log) openAt(id batchlog.ID, indexed bool) (*fileReader, error) {
 		if !isNotExist(err) {
 			return nil, fmt.Errorf("open segment: %w", err)
 		}
-		if again, _, findErr := l.find(id); findErr != nil || again == s {
-			if findErr != nil {
-				return nil, findErr // dropped meanwhile
-			}
-			return nil, &batchlog.CorruptError{File: l.path(s.dir, s.name), ID: id, Err: errors.New("segment is missing")}
+		_, again, err := l.find(id)
+		if err != nil {
+			return nil, err // dropped meanwhile
+		}
+		if again.file == view.file {
+			return nil, &batchlog.CorruptError{File: view.file, ID: id, Err: errors.New("segment is missing")}
 		}
 	}
 }
@@ -394,15 +395,30 @@ type segView struct {
 	end   int64
 	size  int64
 	marks []segment.Mark
+	file  string
+}
+
+// viewLocked is how a segment is now.
+func (l *Log) viewLocked(s *seg) segView {
+	return segView{s.state, s.last, s.end.Load(), s.size, s.marks, l.path(s.dir, s.name)}
 }
 
 // find is the segment that holds commit id.
 func (l *Log) find(id batchlog.ID) (*seg, segView, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s := l.segmentLocked(id)
+	if s == nil {
+		return nil, segView{}, &batchlog.GapError{From: id, Oldest: l.mu.segments[0].first}
+	}
+	return s, l.viewLocked(s), nil
+}
+
+// segmentLocked is the segment that holds commit id, nil if it was dropped.
+func (l *Log) segmentLocked(id batchlog.ID) *seg {
 	segs := l.mu.segments
 	if id < segs[0].first {
-		return nil, segView{}, &batchlog.GapError{From: id, Oldest: segs[0].first}
+		return nil
 	}
 	low, high := 0, len(segs) // the last one whose first commit is not after id
 	for high-low > 1 {
@@ -412,12 +428,11 @@ func (l *Log) find(id batchlog.ID) (*seg, segView, error) {
 			high = mid
 		}
 	}
-	s := segs[low]
-	return s, segView{s.state, s.last, s.end.Load(), s.size, s.marks}, nil
+	return segs[low]
 }
 
 func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID, indexed bool) (*fileReader, error) {
-	name := l.path(s.dir, s.name)
+	name := v.file
 	h, err := readHeader(f, name)
 	if err != nil {
 		return nil, err

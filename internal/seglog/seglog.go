@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -70,7 +71,8 @@ type Log struct {
 // A seg is one segment of the table. Fields that change are guarded by Log.mu, but for end.
 type seg struct {
 	name   string
-	dir    string // as configured; "" is the log's own
+	dir    string // as configured; "" is the log's own. Of a sealed one it changes when that goes warm
+	warm   bool   // it is in a warm directory, with what belongs to it
 	header segment.Header
 	state  state
 	first  batchlog.ID
@@ -204,7 +206,7 @@ func (l *Log) Config() batchlog.LogConfig {
 
 // Configure changes the settings. They are durable when it returns.
 func (l *Log) Configure(c batchlog.LogConfig) error {
-	if err := l.makeDirs(c.Dirs); err != nil {
+	if err := l.makeDirs(l.dirs(c)); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -218,6 +220,15 @@ func (l *Log) Configure(c batchlog.LogConfig) error {
 		return err
 	}
 	return nil
+}
+
+// dirs are all directories of segments under these settings but the log's own.
+func (l *Log) dirs(c batchlog.LogConfig) []string {
+	dirs := slices.Clone(c.Dirs)
+	for _, dir := range c.Warm {
+		dirs = append(dirs, l.warmDir(dir))
+	}
+	return dirs
 }
 
 // makeDirs makes directories of segments and their parents, and the names of what it made durable.
@@ -265,6 +276,10 @@ func (l *Log) Status() batchlog.LogStatus {
 			st.Bytes += s.end.Load()
 		}
 		st.Bytes += s.chainBytes()
+		if s.warm {
+			st.Warm++
+			st.WarmBytes += s.size + s.chainBytes()
+		}
 		if s.broken != "" {
 			st.Damaged = append(st.Damaged, s.name+": "+s.broken)
 		}

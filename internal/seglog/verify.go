@@ -19,7 +19,7 @@ func (l *Log) Verify(ctx context.Context, progress func(done, total int64), repo
 	chains := make([][]segChain, len(segs))
 	total := int64(0)
 	for i, s := range segs {
-		views[i] = segView{s.state, s.last, s.end.Load(), s.size, s.marks}
+		views[i] = l.viewLocked(s)
 		chains[i] = s.chains[:len(s.chains):len(s.chains)]
 		total += views[i].end + s.chainBytes()
 	}
@@ -57,7 +57,7 @@ func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.
 		return nil, err
 	}
 	defer r.f.Close()
-	name := l.path(s.dir, s.name)
+	name := r.scan.Name
 	h, err := readHeader(r.f, name)
 	if err != nil {
 		return nil, err

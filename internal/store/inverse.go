@@ -182,22 +182,31 @@ func (s *Store) inverse(id batchlog.ID) (inverse, error) {
 	if err != nil {
 		return inverse{}, err
 	}
-	if !it.First() {
-		if err := errors.Join(it.Error(), it.Close()); err != nil {
-			return inverse{}, readError(err)
+	if it.First() {
+		b, err := iterBlock(it)
+		if err != nil {
+			return inverse{}, errors.Join(err, it.Close())
 		}
-		return inverse{}, &batchlog.InverseError{ID: id}
+		if b.first <= id {
+			v := b.inverses[id-b.first]
+			v.ops = append([]byte(nil), v.ops...)
+			return v, it.Close()
+		}
 	}
-	b, err := iterBlock(it)
-	if err == nil && id < b.first {
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return inverse{}, readError(err)
+	}
+	beside := besideReader{store: s}
+	b, ok, err := beside.block(id)
+	if err == nil && !ok {
 		err = &batchlog.InverseError{ID: id}
 	}
 	if err != nil {
-		return inverse{}, errors.Join(err, it.Close())
+		return inverse{}, errors.Join(err, beside.close())
 	}
 	v := b.inverses[id-b.first]
 	v.ops = append([]byte(nil), v.ops...)
-	return v, it.Close()
+	return v, beside.close()
 }
 
 // inverseIter is an iterator over the blocks from the one on that id is in, or would be.
@@ -268,6 +277,9 @@ func (s *Store) part(id batchlog.ID, n uint32) ([]byte, error) {
 	}
 	defer s.use.leave()
 	value, closer, err := s.db.Get(inversePartKey(id, n))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return s.besidePart(id, n)
+	}
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -300,38 +312,51 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 		return readError(err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for ok := it.SeekGE(inverseKey(high)); ; ok = it.Prev() {
+	beside := besideReader{store: s}
+	defer func() { err = errors.Join(err, beside.close()) }()
+	ok := it.SeekGE(inverseKey(high)) || it.Last()
+	for high > low {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if !ok {
-			if it.Error() != nil {
-				return readError(it.Error())
-			}
-			return &batchlog.InverseError{ID: high}
-		}
-		b, err := iterBlock(it)
+		b, here, err := descend(it, ok, high)
 		if err != nil {
 			return err
 		}
-		if b.first > high { // a backfill that was interrupted has left what the next one has made again
-			continue
-		}
-		if last := b.first + batchlog.ID(len(b.inverses)) - 1; high > last {
-			return &batchlog.InverseError{ID: high}
-		}
-		for ; high >= b.first; high-- {
-			if high == low {
-				return nil
+		stored := here && high < b.first+batchlog.ID(len(b.inverses))
+		if !stored {
+			var found bool
+			if b, found, err = beside.block(high); err == nil && !found {
+				err = &batchlog.InverseError{ID: high}
 			}
+			if err != nil {
+				return err
+			}
+		}
+		for ; high >= b.first && high > low; high-- {
 			if err := s.visitInverse(high, b.inverses[high-b.first], visit); err != nil {
 				return err
 			}
 		}
-		if high == low {
-			return nil
+		if ok = here; stored {
+			ok = it.Prev()
 		}
 	}
+	return nil
+}
+
+// descend goes on, from where it stands if ok says that it does, to the newest block with the inverse of commit id or an earlier one. ok is false if there is none.
+func descend(it *pebble.Iterator, here bool, id batchlog.ID) (b block, ok bool, err error) {
+	for ; here; here = it.Prev() {
+		b, err := iterBlock(it)
+		if err != nil {
+			return block{}, false, err
+		}
+		if b.first <= id { // else a backfill that was interrupted has left what the next one has made again
+			return b, true, nil
+		}
+	}
+	return block{}, false, readError(it.Error())
 }
 
 func (s *Store) visitInverse(id batchlog.ID, v inverse, visit func(id batchlog.ID, ops []byte, count int) error) error {

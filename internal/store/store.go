@@ -28,14 +28,17 @@ const (
 
 // Options are the parts and sizes of a store.
 type Options struct {
-	FS            vfs.FS
-	Dir           string
-	Staging       string // where the tables of chains are made again after a crash, in a directory each, and those of large inverses
-	Logger        *slog.Logger
-	CacheBytes    int64       // of blocks; 0: DefaultCacheBytes
-	Base          batchlog.ID // an empty store stands at this commit
-	InverseLimit  int64       // of the size of the inverse of one commit; 0: DefaultInverseLimit
-	MemTableBytes int64       // after which changes are written to disk; what replay after a crash costs is some of these; 0: DefaultMemTableBytes
+	FS           vfs.FS
+	Dir          string
+	Staging      string // where the tables of chains are made again after a crash, in a directory each, and those of large inverses
+	Logger       *slog.Logger
+	CacheBytes   int64       // of blocks; 0: DefaultCacheBytes
+	Base         batchlog.ID // an empty store stands at this commit
+	InverseLimit int64       // of the size of the inverse of one commit; 0: DefaultInverseLimit
+	// Beside is which commits are in the segment of the log that holds one, and the file for their inverses; "" while they are to be in the store. nil: there
+	// are no files.
+	Beside        func(id batchlog.ID) (commits batchlog.IDRange, file string)
+	MemTableBytes int64 // after which changes are written to disk; what replay after a crash costs is some of these; 0: DefaultMemTableBytes
 }
 
 // The store's own keys begin with zero; those of spaces begin with the tag of an array, a0.

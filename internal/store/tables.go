@@ -45,6 +45,10 @@ type TableWriter struct {
 
 // NewTables begins tables in dir, which must exist, and be on the file system of the store.
 func (s *Store) NewTables(dir string) *TableWriter {
+	return &TableWriter{tables: Tables{fs: s.opts.FS, dir: dir}, gathered: new([]byte), opts: s.tableOptions()}
+}
+
+func (s *Store) tableOptions() sstable.WriterOptions {
 	o := &pebble.Options{FormatMajorVersion: pebble.FormatNewest}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -53,7 +57,7 @@ func (s *Store) NewTables(dir string) *TableWriter {
 	const lowest = 6
 	opts := o.MakeWriterOptions(lowest, s.db.TableFormat())
 	opts.WritingToLowestLevel = false // in a table there, deletes say nothing
-	return &TableWriter{tables: Tables{fs: s.opts.FS, dir: dir}, gathered: new([]byte), opts: opts}
+	return opts
 }
 
 // Add appends an op. After an error the tables can only be dropped.

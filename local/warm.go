@@ -1,0 +1,65 @@
+package local
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bytespace/batchlog"
+)
+
+// warm moves sealed segments that are past their time in the database's directory to warm ones, with what their commits have overwritten. Nobody who needs the
+// log is in the way: whoever follows it finds them there.
+func (e *engine) warm(ctx context.Context) error {
+	c := e.log.Config()
+	if len(c.Warm) > 0 {
+		_, _, last := e.log.Expired(e.opts.Now(), c.HotTTL)
+		if last > e.log.LastWarm() {
+			if err := e.moveSegments(ctx, last); err != nil {
+				return fmt.Errorf("move the log to warm directories: %w", err)
+			}
+		}
+	}
+	if err := e.moveInverses(ctx); err != nil {
+		return fmt.Errorf("move what was overwritten to warm directories: %w", err)
+	}
+	return nil
+}
+
+// moveSegments moves segments up to commit last, none that the store might yet read to apply it.
+func (e *engine) moveSegments(ctx context.Context, last batchlog.ID) error {
+	if err := e.flush(ctx, last); err != nil {
+		return err
+	}
+	flushed, err := e.store.Flushed()
+	if err != nil {
+		return err
+	}
+	n, err := e.log.Warm(ctx, min(last, flushed))
+	if n > 0 {
+		e.opts.Logger.Info("segments went warm", "segments", n)
+	}
+	return err
+}
+
+// moveInverses moves the inverses of commits in warm segments beside these: of segments that have just been moved, and those that a backfill has made
+// since.
+func (e *engine) moveInverses(ctx context.Context) error {
+	newest := e.log.LastWarm()
+	for next := e.log.Oldest(); next <= newest; {
+		id, err := e.store.FirstInverse(next)
+		if err != nil || id == 0 || id > newest {
+			return err
+		}
+		commits, file := e.log.Beside(id)
+		if file != "" {
+			e.backfill.inverses.Lock()
+			err = e.store.MoveInverses(ctx, commits, file)
+			e.backfill.inverses.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+		next = commits.Last + 1
+	}
+	return nil
+}
