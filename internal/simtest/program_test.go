@@ -276,6 +276,7 @@ func (r *run) checkStatus() {
 		r.t.Fatalf("step %d: read-only without a reason: %s", r.step, st.Reason)
 	}
 	r.must("writes", failedStaysFailed(r.outcomes))
+	r.met["warm segments"] = max(r.met["warm segments"], st.Logs[0].Warm)
 	r.must("inverses", r.kept.check(&st))
 }
 

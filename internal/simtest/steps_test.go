@@ -333,6 +333,10 @@ func (r *run) stepConfigure() {
 		BlobBytes:    []int{0, 0, batchlog.MinBlobBytes, 2 * batchlog.MinBlobBytes}[r.rng.IntN(4)],
 		Undo:         r.rng.IntN(4) > 0,
 	}
+	if c.HotTTL > 0 && r.rng.IntN(2) == 0 {
+		c.Warm = [][]string{{"/warm"}, {"/warm", "/warmer"}}[r.rng.IntN(2)]
+		c.WarmTTL = []time.Duration{0, 0, c.HotTTL, 4 * c.HotTTL}[r.rng.IntN(4)]
+	}
 	r.configure(c)
 }
 

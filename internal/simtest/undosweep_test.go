@@ -19,7 +19,14 @@ func (s *story) tellUndo(begun, then func()) {
 	s.tellSteps(begun, then,
 		s.write, s.blob, s.largeChain, turn(true), s.write, s.blob, s.blobChain, s.largeValues, s.largeRange, s.largeChain, s.largeValues, s.rangeChain, s.blobChain,
 		turn(false), s.write, s.largeValues, s.rangeChain, s.blob, s.backfill, turn(true), s.write, s.revert, s.write, s.backfill,
-		s.revertFar, s.checkInverses, s.grow, s.stepTrim, s.sweep)
+		s.revertFar, s.checkInverses, s.goWarm, s.stepTrim, s.checkInverses, s.revert, s.grow, s.stepTrim, s.sweep)
+}
+
+// goWarm makes all that is in the log old enough for another directory.
+func (s *story) goWarm() {
+	s.configure(batchlog.LogConfig{SegmentBytes: batchlog.MinSegmentBytes, HotTTL: time.Second, Warm: []string{"/warm"}, Undo: true})
+	s.clock.add(time.Hour)
+	s.write()
 }
 
 // largeValues puts values that are together too large for one block of inverses.
