@@ -226,6 +226,20 @@ func TestSpaceConfigure(t *testing.T) {
 	equal(t, "the same again", c.must("space", "configure", "/", "--hot-ttl", "1h"), "nothing changes\n")
 	c.fails(exitError, []string{"not supported"}, "space", "configure", "/", "--log", "other")
 	c.fails(exitError, []string{"not between"}, "space", "configure", "/", "--segment-bytes", "1")
+	warm := t.TempDir()
+	text := c.must("space", "configure", "/", "--warm", warm, "--warm-ttl", "30d")
+	if !strings.Contains(text, "warm directories: [] → ["+warm+"]") || !strings.Contains(text, "warm TTL: for ever → 720h0m0s") {
+		t.Error(text)
+	}
+	if text := c.must("status"); !strings.Contains(text, "kept for 30 days, after 1h0m0s in "+warm) {
+		t.Error(text)
+	}
+	c.fails(exitError, []string{"less than HotTTL"}, "space", "configure", "/", "--warm-ttl", "1m")
+	c.fails(exitError, []string{"no Warm directory"}, "space", "configure", "/", "--warm", "")
+	c.fails(exitError, []string{"no HotTTL"}, "space", "configure", "/", "--hot-ttl", "0s")
+	if text := c.must("space", "configure", "/", "--warm", "", "--warm-ttl", "0s"); !strings.Contains(text, "→ []") {
+		t.Error(text)
+	}
 }
 
 func TestVerify(t *testing.T) {

@@ -129,6 +129,8 @@ func spacesOf(ctx context.Context, db *local.DB, status batchlog.Status, meters 
 type configureFlags struct {
 	log          string
 	hotTTL       duration
+	warmTTL      duration
+	warm         []string
 	segmentBytes byteSize
 	blobBytes    byteSize
 	undo         bool
@@ -146,6 +148,7 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 		Example: `  batchlog space configure / --hot-ttl 30d --dry-run
   batchlog space configure / --segment-bytes 16MiB
   batchlog space configure / --blob-bytes 1MiB
+  batchlog space configure / --hot-ttl 7d --warm /archive/batchlog --warm-ttl 365d
   batchlog space configure / --undo
   batchlog space configure / --undo=false
   batchlog space configure / --hot-ttl 0s`,
@@ -155,7 +158,9 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 		return a.configure(ctx, args[0], flags, cmd.Flags().Changed)
 	})
 	cmd.Flags().StringVar(&flags.log, "log", flags.log, "`NAME` of the log")
-	cmd.Flags().Var(&flags.hotTTL, "hot-ttl", "how long sealed segments stay in the database's directory, as 12h or 30d; 0s: for ever")
+	cmd.Flags().Var(&flags.hotTTL, "hot-ttl", "how long sealed segments stay in the database's directory, as 12h or 30d, before they go to --warm, or without that are removed; 0s: for ever")
+	cmd.Flags().StringArrayVar(&flags.warm, "warm", nil, "`DIR` that segments go to after --hot-ttl, which take turns if more are given; '' alone: none")
+	cmd.Flags().Var(&flags.warmTTL, "warm-ttl", "how long segments are kept when there is --warm, counted from their last commit as well; 0s: for ever")
 	cmd.Flags().Var(&flags.segmentBytes, "segment-bytes", "size at which a segment is sealed and the next one begun, as 64MiB; 0: the default")
 	cmd.Flags().Var(&flags.blobBytes, "blob-bytes", "size from which on values are blobs, outside of log and store, as 1MiB, at least 1KiB; 0: only those that are put as such")
 	cmd.Flags().BoolVar(&flags.undo, "undo", false, "keep what commits overwrite, so that they can be taken back")
@@ -191,6 +196,12 @@ func (a *app) configure(ctx context.Context, space string, flags configureFlags,
 		}
 		if given("hot-ttl") {
 			config.HotTTL = time.Duration(flags.hotTTL)
+		}
+		if given("warm-ttl") {
+			config.WarmTTL = time.Duration(flags.warmTTL)
+		}
+		if given("warm") {
+			config.Warm = slices.DeleteFunc(flags.warm, func(d string) bool { return d == "" })
 		}
 		if given("segment-bytes") {
 			config.SegmentBytes = int64(flags.segmentBytes)

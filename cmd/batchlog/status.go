@@ -107,6 +107,9 @@ func logText(l batchlog.LogStatus) string {
 		return "no commits; " + counted(l.Segments, "segment")
 	}
 	text := fmt.Sprintf("commits %s to %s, %s in %s", countText(int64(l.First)), countText(int64(l.Last)), bytesText(l.Bytes), counted(l.Segments, "segment"))
+	if l.Warm > 0 {
+		text += fmt.Sprintf(", %d of them, %s, in warm directories", l.Warm, bytesText(l.WarmBytes))
+	}
 	if !l.Oldest.IsZero() {
 		text += ", since " + l.Oldest.Local().Format(time.DateTime)
 	}
@@ -140,8 +143,14 @@ func undoText(s batchlog.Status) string {
 // settingsText is the settings of a log for people.
 func settingsText(c batchlog.LogConfig) string {
 	ttl := "kept for ever"
-	if c.HotTTL > 0 {
+	switch keep := c.WarmTTL; {
+	case len(c.Warm) == 0 && c.HotTTL > 0:
 		ttl = "kept for " + ttlText(c.HotTTL)
+	case keep > 0:
+		ttl = "kept for " + ttlText(keep)
+	}
+	if len(c.Warm) > 0 {
+		ttl += fmt.Sprintf(", after %s in %s", ttlText(c.HotTTL), strings.Join(c.Warm, ", "))
 	}
 	size := c.SegmentBytes
 	if size == 0 {
