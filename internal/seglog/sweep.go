@@ -8,7 +8,7 @@ import (
 // sweep removes what was never part of the log, or no longer is: prepared files, segments before the oldest, and what a move that did not come to its end
 // has left in one of its two places.
 func (l *Log) sweep() {
-	belongs := map[string]string{} // to the log: where each file is, by its name
+	belongs := map[string]string{}     // to the log: where each file is, by its name
 	dirs := map[string]bool{"": false} // whether it is warm
 	for _, s := range l.mu.segments {
 		for _, file := range l.filesLocked(s) {
