@@ -500,11 +500,49 @@ type fullFile struct {
 	name string
 }
 
-func (f *fullFile) WriteAt(b []byte, at int64) (int, error) {
+func (f *fullFile) full() error {
 	if strings.HasPrefix(f.name, f.fs.part.Load().(string)) {
-		return 0, &os.PathError{Op: "write", Path: f.name, Err: syscall.ENOSPC}
+		return &os.PathError{Op: "write", Path: f.name, Err: syscall.ENOSPC}
+	}
+	return nil
+}
+
+func (f *fullFile) WriteAt(b []byte, at int64) (int, error) {
+	if err := f.full(); err != nil {
+		return 0, err
 	}
 	return f.File.WriteAt(b, at)
+}
+
+func (f *fullFile) Write(b []byte) (int, error) {
+	if err := f.full(); err != nil {
+		return 0, err
+	}
+	return f.File.Write(b)
+}
+
+// Until the manifest names the new place all is as it was.
+func TestWarmManifestFails(t *testing.T) {
+	fs := &fullFS{FS: vfs.NewMem()}
+	fs.part.Store("nothing")
+	w := openWarm(t, fs, warmConfig)
+	w.write(100)
+	old := w.old()
+	fs.part.Store("db/log/main/manifest")
+	for range 2 {
+		if err := w.Trim(t.Context()); err == nil {
+			t.Error("moved without a manifest")
+		}
+		if w.engine.log.LastWarm() != 0 {
+			t.Errorf("commits up to %d are warm", w.engine.log.LastWarm())
+		}
+		w.check()
+	}
+	fs.part.Store("nothing")
+	if err := w.Trim(t.Context()); err != nil || w.engine.log.LastWarm() < old {
+		t.Errorf("commits up to %d of %d are warm: %v", w.engine.log.LastWarm(), old, err)
+	}
+	w.check()
 }
 
 // A damaged segment stays where it is, and is told of; those after it move.
