@@ -8,7 +8,7 @@
 //
 //	LOCK, OWNER     who has it open
 //	database        its uuid, epoch and format version
-//	log/main/       the log: manifest, segments, and the ops of chains
+//	log/main/       the log: manifest, segments, and the ops of chains; older ones may be in warm directories elsewhere
 //	blobs/          large values, by the hash of their content
 //	chains/         chains that are not committed yet
 //	store/          what the log adds up to, and what commits have overwritten, in Pebble
