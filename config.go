@@ -16,7 +16,8 @@ type LogConfig struct {
 	// HotTTL is how long sealed segments stay in the database's directory, counted from their last commit; 0: for ever.
 	// Then they go to one of the Warm directories, whole, as soon as the store has durably applied them; without such directories they are removed.
 	HotTTL time.Duration `json:"hotTTL,omitempty"`
-	// WarmTTL is how long segments are kept when there are Warm directories, counted from their last commit as well; 0: for ever. At least HotTTL.
+	// WarmTTL is how long segments are kept when there are Warm directories that they go to, counted from their last commit as well; 0: for ever. At least
+	// HotTTL.
 	WarmTTL time.Duration `json:"warmTTL,omitempty"`
 	// ColdTTL is for the cold tier, which there is not yet.
 	ColdTTL time.Duration `json:"coldTTL,omitempty"`

@@ -140,8 +140,6 @@ func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
 		return c, fmt.Errorf("log settings: BlobBytes %d is not 0, nor at least %d", c.BlobBytes, batchlog.MinBlobBytes)
 	case c.HotTTL < 0:
 		return c, fmt.Errorf("log settings: HotTTL %s is negative", c.HotTTL)
-	case len(c.Warm) > 0 && c.HotTTL == 0:
-		return c, errors.New("log settings: Warm is set, but no HotTTL after which segments go there")
 	case slices.Contains(c.Warm, ""):
 		return c, errors.New("log settings: Warm has a directory without a name")
 	case c.WarmTTL != 0 && len(c.Warm) == 0:

@@ -59,7 +59,7 @@ func (e *engine) trim(ctx context.Context) error {
 
 // keepTTL is how long the log keeps a segment, wherever it is; 0: for ever.
 func keepTTL(c batchlog.LogConfig) time.Duration {
-	if len(c.Warm) > 0 {
+	if len(c.Warm) > 0 && c.HotTTL > 0 {
 		return c.WarmTTL
 	}
 	return c.HotTTL

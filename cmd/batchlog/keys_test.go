@@ -236,7 +236,6 @@ func TestSpaceConfigure(t *testing.T) {
 	}
 	c.fails(exitError, []string{"less than HotTTL"}, "space", "configure", "/", "--warm-ttl", "1m")
 	c.fails(exitError, []string{"no Warm directory"}, "space", "configure", "/", "--warm", "")
-	c.fails(exitError, []string{"no HotTTL"}, "space", "configure", "/", "--hot-ttl", "0s")
 	if text := c.must("space", "configure", "/", "--warm", "", "--warm-ttl", "0s"); !strings.Contains(text, "→ []") {
 		t.Error(text)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -148,7 +149,7 @@ with --dry-run not done. In this version there is one log, main, for all spaces:
 		Example: `  batchlog space configure / --hot-ttl 30d --dry-run
   batchlog space configure / --segment-bytes 16MiB
   batchlog space configure / --blob-bytes 1MiB
-  batchlog space configure / --hot-ttl 7d --warm /archive/batchlog --warm-ttl 365d
+  batchlog space configure / --hot-ttl 7d --warm archive --warm-ttl 365d
   batchlog space configure / --undo
   batchlog space configure / --undo=false
   batchlog space configure / --hot-ttl 0s`,
@@ -201,7 +202,9 @@ func (a *app) configure(ctx context.Context, space string, flags configureFlags,
 			config.WarmTTL = time.Duration(flags.warmTTL)
 		}
 		if given("warm") {
-			config.Warm = slices.DeleteFunc(flags.warm, func(d string) bool { return d == "" })
+			if config.Warm, err = absolute(flags.warm); err != nil {
+				return err
+			}
 		}
 		if given("segment-bytes") {
 			config.SegmentBytes = int64(flags.segmentBytes)
@@ -232,6 +235,20 @@ func (a *app) configure(ctx context.Context, space string, flags configureFlags,
 		_, err = a.out.WriteString(planText(plan, flags.dryRun))
 		return err
 	})
+}
+
+// absolute is directories as seen from anywhere, but those without a name.
+func absolute(dirs []string) (all []string, err error) {
+	for _, dir := range dirs {
+		if dir == "" {
+			continue
+		}
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, err
+		}
+		all = append(all, dir)
+	}
+	return all, nil
 }
 
 // planText is p for people.

@@ -146,10 +146,10 @@ func settingsText(c batchlog.LogConfig) string {
 	switch keep := c.WarmTTL; {
 	case len(c.Warm) == 0 && c.HotTTL > 0:
 		ttl = "kept for " + ttlText(c.HotTTL)
-	case keep > 0:
+	case keep > 0 && c.HotTTL > 0:
 		ttl = "kept for " + ttlText(keep)
 	}
-	if len(c.Warm) > 0 {
+	if len(c.Warm) > 0 && c.HotTTL > 0 {
 		ttl += fmt.Sprintf(", after %s in %s", ttlText(c.HotTTL), strings.Join(c.Warm, ", "))
 	}
 	size := c.SegmentBytes
