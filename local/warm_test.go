@@ -240,7 +240,11 @@ func TestWarmBusy(t *testing.T) {
 			}
 		})
 	}
-	for range 5 {
+	rounds := 5
+	if testing.Short() {
+		rounds = 2
+	}
+	for range rounds {
 		w.age()
 		w.write(20)
 	}
@@ -329,7 +333,7 @@ func TestWarmCrash(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(percent), 5))
 			every := 1
 			if testing.Short() {
-				every = 5
+				every = 13
 			}
 			var changes atomic.Int64
 			watch := &watchedFS{FS: fs, changed: func() {
