@@ -66,27 +66,33 @@ func testUpdateConflicts(t *testing.T, open Open) {
 			db := plain(t, open)
 			s := db.Space("s")
 			put(t, s, k, "1")
-			tries := 0
-			id, err := db.Update(within(t), func(tx *batchlog.Tx) error {
-				tries++
-				c.read(tx, s)
-				if tries == 1 {
-					var b batchlog.Batch
-					c.between(&b, s)
-					if _, err := db.Write(t.Context(), &b); err != nil {
-						return err
-					}
-				}
-				tx.Put(db.Space("out"), batchlog.K("k"), fmt.Append(nil, tries))
-				return nil
-			})
-			check(t, err)
+			tries, id := updateWhile(t, db, s, c.read, c.between)
 			if tries != 2 || id != 3 {
 				t.Errorf("after %d tries it is commit %d; want 2 tries and commit 3", tries, id)
 			}
 			wantValue(t, db.Space("out"), batchlog.K("k"), "2")
 		})
 	}
+}
+
+// updateWhile updates a key with how often it has tried, by a transaction that reads s while others write there, and returns that and the commit.
+func updateWhile(t *testing.T, db *batchlog.DB, s *batchlog.Space, read func(*batchlog.Tx, *batchlog.Space), between func(*batchlog.Batch, *batchlog.Space)) (tries int, id batchlog.ID) {
+	t.Helper()
+	id, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		tries++
+		read(tx, s)
+		if tries == 1 {
+			var b batchlog.Batch
+			between(&b, s)
+			if _, err := db.Write(t.Context(), &b); err != nil {
+				return err
+			}
+		}
+		tx.Put(db.Space("out"), batchlog.K("k"), fmt.Append(nil, tries))
+		return nil
+	})
+	check(t, err)
+	return tries, id
 }
 
 // What a transaction has not read may change under it.
@@ -112,21 +118,7 @@ func testUpdateNoConflict(t *testing.T, open Open) {
 			db := plain(t, open)
 			s := db.Space("s")
 			put(t, s, k, "1")
-			tries := 0
-			_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
-				tries++
-				c.read(tx, s)
-				if tries == 1 {
-					var b batchlog.Batch
-					c.between(&b, s)
-					if _, err := db.Write(t.Context(), &b); err != nil {
-						return err
-					}
-				}
-				tx.Put(db.Space("out"), batchlog.K("k"), nil)
-				return nil
-			})
-			check(t, err)
+			tries, _ := updateWhile(t, db, s, c.read, c.between)
 			if tries != 1 {
 				t.Errorf("%d tries, want 1", tries)
 			}

@@ -578,6 +578,42 @@ func TestWarmDamaged(t *testing.T) {
 	}
 }
 
+// A file of inverses that is lost or damaged is told of by its name, by who needs it and by Verify; what else there is stays.
+func TestWarmInversesDamaged(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, fs vfs.FS, file string){
+		"lost": func(t *testing.T, fs vfs.FS, file string) {
+			if err := fs.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"damaged": func(t *testing.T, fs vfs.FS, file string) { flip(t, fs, file, 100) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			w := openWarm(t, fs, warmConfig)
+			w.write(100)
+			w.age()
+			_, file := w.engine.log.Beside(1)
+			harm(t, fs, file)
+			var damage *batchlog.CorruptError
+			if _, err := w.Inverse(t.Context(), 1); !errors.As(err, &damage) || damage.File != file {
+				t.Errorf("inverse: %v", err)
+			}
+			if r, err := w.Verify(t.Context(), VerifyOptions{}); err != nil || len(r.Problems) == 0 || r.Problems[0].File != file {
+				t.Errorf("verify: %v, %v", r.Problems, err)
+			}
+			first, _ := w.engine.log.Beside(1)
+			r, err := w.Inverse(t.Context(), first.Last+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // flip flips a bit of a file.
 func flip(t *testing.T, fs vfs.FS, name string, at int64) {
 	t.Helper()

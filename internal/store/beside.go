@@ -322,7 +322,7 @@ func damagedBeside(file string, err error) error {
 	if err == nil || !errors.Is(readError(err), batchlog.ErrCorrupt) {
 		return err
 	}
-	return &batchlog.CorruptError{File: file, Err: fmt.Errorf("inverses: %w", err)}
+	return &batchlog.CorruptError{File: file, Err: fmt.Errorf("what commits have overwritten: %w", err)}
 }
 
 // A besideReader reads the files beside segments, one at a time.
@@ -367,6 +367,25 @@ func (r *besideReader) close() error {
 	err := damagedBeside(r.file, r.it.Close())
 	r.file, r.it = "", nil
 	return err
+}
+
+// noInverse says why there is no inverse of a commit: it was not kept, or the file beside its segment is missing.
+func (s *Store) noInverse(id batchlog.ID) error {
+	file := s.beside(id)
+	if file == "" {
+		return &batchlog.InverseError{ID: id}
+	}
+	if _, err := s.opts.FS.Stat(file); !isNotExist(err) {
+		return &batchlog.InverseError{ID: id}
+	}
+	rows, err := s.inverseRows(s.Applied())
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(rows, func(r batchlog.IDRange) bool { return r.First <= id && id <= r.Last }) && s.beside(id) == file { // else it has just been dropped
+		return &batchlog.CorruptError{File: file, ID: id, Err: errors.New("what its commits have overwritten is missing")}
+	}
+	return &batchlog.InverseError{ID: id}
 }
 
 // besidePart is a part of a large inverse, of the file beside the segment of its commit.

@@ -199,7 +199,7 @@ func (s *Store) inverse(id batchlog.ID) (inverse, error) {
 	beside := besideReader{store: s}
 	b, ok, err := beside.block(id)
 	if err == nil && !ok {
-		err = &batchlog.InverseError{ID: id}
+		err = s.noInverse(id)
 	}
 	if err != nil {
 		return inverse{}, errors.Join(err, beside.close())
@@ -314,7 +314,10 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 	defer func() { err = errors.Join(err, it.Close()) }()
 	beside := besideReader{store: s}
 	defer func() { err = errors.Join(err, beside.close()) }()
-	ok := it.SeekGE(inverseKey(high)) || it.Last()
+	ok := it.SeekGE(inverseKey(high))
+	if !ok && it.Error() == nil {
+		ok = it.Last()
+	}
 	for high > low {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -327,7 +330,7 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 		if !stored {
 			var found bool
 			if b, found, err = beside.block(high); err == nil && !found {
-				err = &batchlog.InverseError{ID: high}
+				err = s.noInverse(high)
 			}
 			if err != nil {
 				return err

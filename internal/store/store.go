@@ -435,7 +435,7 @@ func readError(err error) error {
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
 		return batchlog.ErrNotFound
-	case errors.Is(err, pebble.ErrCorruption):
+	case pebble.IsCorruptionError(err): // a mark, that errors.Is does not see
 		return fmt.Errorf("store: %w: %w", batchlog.ErrCorrupt, err)
 	default:
 		return err
