@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/store"
 )
 
@@ -171,7 +172,7 @@ func (b *backfill) find() error {
 }
 
 func (b *backfill) open() (err error) {
-	if err := makeDir(b.e.opts.FS, b.dir); err != nil {
+	if err := disk.MakeDir(b.e.opts.FS, b.dir); err != nil {
 		return err
 	}
 	b.scratch, err = store.Open(store.Options{
@@ -304,7 +305,7 @@ func (b *backfill) keep() {
 }
 
 func (b *backfill) remove() error {
-	if err := b.e.opts.FS.RemoveAll(b.dir); err != nil && !isNotExist(err) {
+	if err := b.e.opts.FS.RemoveAll(b.dir); err != nil && !disk.NotExist(err) {
 		return fmt.Errorf("remove the scratch store: %w", err)
 	}
 	return nil

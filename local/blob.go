@@ -11,6 +11,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/blob"
+	"github.com/bytespace/batchlog/internal/disk"
 )
 
 // recentBlobs are the blobs that somebody was handed of late, who may yet put a reference to them.
@@ -90,7 +91,7 @@ func blobError(err error) error {
 		return &batchlog.CorruptError{File: damage.File, Offset: damage.Offset, Err: damage.Err}
 	case errors.As(err, &version):
 		return &batchlog.VersionError{What: version.File, Version: version.Version, Known: version.Known}
-	case isNotExist(err):
+	case disk.NotExist(err):
 		return fmt.Errorf("blob: %w", batchlog.ErrNotFound)
 	default:
 		return err

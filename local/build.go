@@ -10,6 +10,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/seglog"
 	"github.com/bytespace/batchlog/internal/store"
 )
@@ -170,7 +171,7 @@ func (w *builder) begin() error {
 	file := g.name
 	file[15] = byte(g.builds)
 	dir := filepath.Join(g.dir, fmt.Sprintf("tables-%d", g.builds))
-	if err := makeDir(g.e.opts.FS, dir); err != nil {
+	if err := disk.MakeDir(g.e.opts.FS, dir); err != nil {
 		return err
 	}
 	chain, err := g.e.log.BeginChain(file)

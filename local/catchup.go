@@ -10,6 +10,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/disk"
 )
 
 // A copy is made from a view first, and then kept up with what the log says is written to the source: before the chain is built, after, and a
@@ -68,7 +69,7 @@ func (g *stage) catchUp(ctx context.Context, turn uint64) (found int, err error)
 func (g *stage) afterSorter() (*chainsort.Sorter, error) {
 	if g.after == nil {
 		dir := filepath.Join(g.dir, "late")
-		if err := makeDir(g.e.opts.FS, dir); err != nil {
+		if err := disk.MakeDir(g.e.opts.FS, dir); err != nil {
 			return nil, chainError(err)
 		}
 		g.after = chainsort.New(chainsort.Options{FS: g.e.opts.FS, Dir: dir, MemoryBytes: int(g.e.opts.ChainBytes / 4), Reserve: g.reserve})

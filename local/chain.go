@@ -8,10 +8,10 @@ import (
 	"math"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 )
 
 // Chains are staged in a directory each:
@@ -116,7 +116,7 @@ func (e *engine) leftChains() ([]batchlog.ChainStatus, error) {
 	}
 	root := filepath.Join(e.dir, chainsName)
 	names, err := e.opts.FS.List(root)
-	if err != nil && !isNotExist(err) {
+	if err != nil && !disk.NotExist(err) {
 		return nil, fmt.Errorf("list chains: %w", err)
 	}
 	for _, name := range names {
@@ -124,7 +124,7 @@ func (e *engine) leftChains() ([]batchlog.ChainStatus, error) {
 			continue
 		}
 		bytes, begun, err := e.dirSize(filepath.Join(root, name))
-		if isNotExist(err) {
+		if disk.NotExist(err) {
 			continue
 		}
 		if err != nil {
@@ -161,7 +161,7 @@ func (e *engine) dirSize(dir string) (bytes int64, oldest time.Time, err error) 
 	for _, name := range names {
 		name = filepath.Join(dir, name)
 		info, err := e.opts.FS.Stat(name)
-		if isNotExist(err) {
+		if disk.NotExist(err) {
 			continue
 		}
 		if err != nil {
@@ -206,7 +206,7 @@ func (e *engine) SweepChains(_ context.Context, age time.Duration) (chains int, 
 		if open[c.Name] || c.Begun.After(before) {
 			continue
 		}
-		if err := e.opts.FS.RemoveAll(filepath.Join(e.dir, chainsName, c.Name)); err != nil && !isNotExist(err) {
+		if err := e.opts.FS.RemoveAll(filepath.Join(e.dir, chainsName, c.Name)); err != nil && !disk.NotExist(err) {
 			return chains, bytes, fmt.Errorf("remove a chain that was left behind: %w", err)
 		}
 		chains++
@@ -230,12 +230,8 @@ const sweepAge = time.Hour
 
 // chainError is an error of the disk under a chain, in our words.
 func chainError(err error) error {
-	if err != nil && isNoSpace(err) && !errors.Is(err, batchlog.ErrNoSpace) {
+	if err != nil && disk.Full(err) && !errors.Is(err, batchlog.ErrNoSpace) {
 		return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 	}
 	return err
-}
-
-func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -1,14 +1,11 @@
 package local
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,11 +13,12 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// The file "database" says which database a directory holds. A line that says what it is and the CRC-32C of the rest, then JSON:
+// The file "database" says which database a directory holds; see [disk.AppendDocument]:
 //
 //	batchlog database 1 5d1c9a3f
 //	{ "uuid": "…", "epoch": 1, "made": "2026-11-22T18:45:53Z" }
@@ -28,7 +26,7 @@ import (
 // The number is the format of the whole directory. It is 1; a program that finds a higher one refuses.
 const (
 	identityName = "database"
-	identityLine = "batchlog database %d %08x\n"
+	identityKind = "database"
 	formatNewest = 1
 )
 
@@ -43,11 +41,11 @@ type identity struct {
 // openIdentity reads the identity of the database in dir, or gives it one if it is new.
 func openIdentity(fs vfs.FS, dir string) (identity, error) {
 	name := filepath.Join(dir, identityName)
-	text, err := readFile(fs, name)
+	text, err := disk.ReadFile(fs, name)
 	if err == nil {
 		return parseIdentity(text, name)
 	}
-	if !isNotExist(err) {
+	if !disk.NotExist(err) {
 		return identity{}, err
 	}
 	if _, err := fs.Stat(filepath.Join(dir, logsName)); err == nil {
@@ -63,16 +61,9 @@ func openIdentity(fs vfs.FS, dir string) (identity, error) {
 
 func parseIdentity(text []byte, name string) (identity, error) {
 	damaged := func(err error) (identity, error) { return identity{}, &batchlog.CorruptError{File: name, Err: err} }
-	line, body, _ := bytes.Cut(text, []byte("\n"))
-	var version, sum uint32
-	if n, err := fmt.Sscanf(string(line)+"\n", identityLine, &version, &sum); n != 2 || err != nil || fmt.Sprintf(identityLine, version, sum) != string(line)+"\n" {
-		return damaged(errors.New("first line is not that of a database"))
-	}
-	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
-		return damaged(errors.New("content does not match its sum"))
-	}
-	if version == 0 {
-		return damaged(errors.New("no database has format version 0"))
+	version, body, err := disk.ParseDocument(text, identityKind)
+	if err != nil {
+		return damaged(err)
 	}
 	if version > formatNewest {
 		return identity{}, &batchlog.VersionError{What: name, Version: version, Known: formatNewest}
@@ -94,32 +85,8 @@ func writeIdentity(fs vfs.FS, name string, id identity) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Appendf(nil, identityLine, formatNewest, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
-	temp := name + ".tmp"
-	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, body...))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := fs.Rename(temp, name); err != nil {
-		return err
-	}
-	return syncDir(fs, filepath.Dir(name))
-}
-
-func readFile(fs vfs.FS, name string) ([]byte, error) {
-	f, err := fs.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(f)
-	return text, errors.Join(err, f.Close())
+	_, err = disk.ReplaceFile(fs, name, disk.AppendDocument(nil, identityKind, formatNewest, body))
+	return err
 }
 
 // randomUUID is a version 4 UUID.
@@ -141,7 +108,7 @@ func (e *engine) lockDir() error {
 			return fmt.Errorf("no database in %s: %w", e.dir, err)
 		}
 	}
-	if err := makeDir(fs, e.dir); err != nil {
+	if err := disk.MakeDir(fs, e.dir); err != nil {
 		return err
 	}
 	owner := filepath.Join(e.dir, ownerName)
@@ -151,7 +118,7 @@ func (e *engine) lockDir() error {
 			return fmt.Errorf("lock %s: %w", e.dir, err)
 		}
 		holder := "another process"
-		if text, readErr := readFile(fs, owner); readErr == nil && len(text) > 0 {
+		if text, readErr := disk.ReadFile(fs, owner); readErr == nil && len(text) > 0 {
 			holder = strings.TrimSpace(string(text))
 		}
 		return &batchlog.LockError{Dir: e.dir, Holder: holder, Err: err}

@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -151,6 +150,3 @@ func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
 	}
 	return c, nil
 }
-
-// isNotExist reports whether a file was not there.
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -15,6 +15,7 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/blob"
 	"github.com/bytespace/batchlog/internal/commit"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/roster"
 	"github.com/bytespace/batchlog/internal/seglog"
 	"github.com/bytespace/batchlog/internal/segment"
@@ -96,7 +97,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		return nil, err
 	}
 	logDir := filepath.Join(dir, logsName, o.Log.Name)
-	if err := makeDir(o.FS, logDir); err != nil {
+	if err := disk.MakeDir(o.FS, logDir); err != nil {
 		return nil, err
 	}
 	if e.store, err = store.Open(store.Options{
@@ -165,45 +166,12 @@ func (e *engine) letGo() error {
 		errs = append(errs, e.store.Close())
 	}
 	if e.lock != nil {
-		if err := e.opts.FS.Remove(filepath.Join(e.dir, ownerName)); err != nil && !isNotExist(err) {
+		if err := e.opts.FS.Remove(filepath.Join(e.dir, ownerName)); err != nil && !disk.NotExist(err) {
 			errs = append(errs, err)
 		}
 		errs = append(errs, e.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// makeDir makes a directory and its parents, and their names durable.
-func makeDir(fs vfs.FS, dir string) error {
-	var made []string
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := fs.Stat(d); err == nil || d == filepath.Dir(d) {
-			break
-		} else if !isNotExist(err) {
-			return fmt.Errorf("make directory %s: %w", dir, err)
-		}
-		made = append(made, d)
-	}
-	if len(made) == 0 {
-		return nil // also on a full disk
-	}
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make directory %s: %w", dir, err)
-	}
-	for _, d := range made {
-		if err := syncDir(fs, filepath.Dir(d)); err != nil {
-			return fmt.Errorf("make directory %s: %w", dir, err)
-		}
-	}
-	return nil
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 var _ interface {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/disk"
 )
 
 // inlineBytes is up to which size the ops of a chain are committed as those of a batch are.
@@ -141,7 +142,7 @@ func (g *stage) note(count, bytes int) {
 func (g *stage) spill() error {
 	if g.sorter == nil {
 		runs := filepath.Join(g.dir, "runs")
-		if err := makeDir(g.e.opts.FS, runs); err != nil {
+		if err := disk.MakeDir(g.e.opts.FS, runs); err != nil {
 			return chainError(err)
 		}
 		g.sorter = chainsort.New(chainsort.Options{FS: g.e.opts.FS, Dir: runs, MemoryBytes: int(g.e.opts.ChainBytes), Reserve: g.reserve})
@@ -358,7 +359,7 @@ func (g *stage) Close() error {
 			dirs = []string{filepath.Join(g.dir, "runs"), filepath.Join(g.dir, "late")}
 		}
 		for _, dir := range dirs {
-			if err := g.e.opts.FS.RemoveAll(dir); err != nil && !isNotExist(err) {
+			if err := g.e.opts.FS.RemoveAll(dir); err != nil && !disk.NotExist(err) {
 				errs = append(errs, fmt.Errorf("remove what is left of a chain; it will be swept: %w", err))
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 )
 
@@ -259,7 +260,7 @@ func (l *Log) name(p *prepared, first batchlog.ID) (*seg, error) {
 		return nil, err
 	}
 	p.name = s.name
-	return s, syncDir(l.opts.FS, l.path(p.dir, ""))
+	return s, disk.SyncDir(l.opts.FS, l.path(p.dir, ""))
 }
 
 // create begins a log: a first segment, and the manifest that names it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -155,7 +156,7 @@ func TestAddOrder(t *testing.T) {
 // With the disk full when a segment is begun the commit has no id and is nowhere; followers go on, and so do writers, with the
 // same id, when there is space.
 func TestNoSpaceForSegment(t *testing.T) {
-	for _, part := range []string{"prepared-", manifestTemp} {
+	for _, part := range []string{"prepared-", manifestName + disk.TempSuffix} {
 		fs := &watch{FS: vfs.NewMem()}
 		w := begin(t, options(fs, batchlog.MinSegmentBytes))
 		w.write(put(100, "a"))
@@ -194,7 +195,7 @@ func TestNoSpaceForSegment(t *testing.T) {
 		w.verify()
 		w.wantRead(batchlog.First(), w.all)
 		for _, name := range w.files() {
-			if isPrepared(name) || name == manifestTemp {
+			if isPrepared(name) || name == manifestName+disk.TempSuffix {
 				t.Errorf("%s: %s is left behind", part, name)
 			}
 		}
@@ -390,7 +391,7 @@ func TestFailedRollWhileSealing(t *testing.T) {
 	w.write(put(10_000, "a"))
 	ready(t, w.log)
 	fs.on(func(op, name string, _ int64) error {
-		if op != "create" || name != manifestTemp {
+		if op != "create" || name != manifestName+disk.TempSuffix {
 			return nil
 		}
 		w.log.wantSeal() // the sealer comes by, for whatever reason
@@ -476,13 +477,13 @@ func TestDirs(t *testing.T) {
 
 // A directory of segments outlasts a power cut as what is in it does.
 func TestDirsDurable(t *testing.T) {
-	disk := crashfs.New()
-	o := options(disk, batchlog.MinSegmentBytes)
+	crash := crashfs.New()
+	o := options(crash, batchlog.MinSegmentBytes)
 	o.Defaults.Dirs = []string{"made/for/it"}
-	if err := disk.MkdirAll(dir, 0o755); err != nil {
+	if err := crash.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syncDir(disk, "/"); err != nil {
+	if err := disk.SyncDir(crash, "/"); err != nil {
 		t.Fatal(err)
 	}
 	w := begin(t, o)
@@ -491,7 +492,7 @@ func TestDirsDurable(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.fill(6, 3000)
-	crashed := disk.CrashClone(vfs.CrashCloneCfg{})
+	crashed := crash.CrashClone(vfs.CrashCloneCfg{})
 	o.FS = crashed
 	again := &world{t: t, opts: o, all: w.all}
 	again.open()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -103,7 +104,7 @@ func (c *Chain) Sync() error {
 	if err := c.file.Sync(); err != nil {
 		return chainError("sync a chain", err)
 	}
-	return syncDir(c.log.opts.FS, c.log.opts.Dir)
+	return disk.SyncDir(c.log.opts.FS, c.log.opts.Dir)
 }
 
 // Drop removes the file: the chain was not committed, and will not be.
@@ -143,13 +144,13 @@ func (f *steadyFile) WriteAt(b []byte, offset int64) (int, error) {
 func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
 	name := l.chainPath(ref.File)
 	f, err := l.opts.FS.Open(name)
-	if isNotExist(err) {
+	if disk.NotExist(err) {
 		if now := l.chainPath(ref.File); now != name { // it has gone warm meanwhile
 			name = now
 			f, err = l.opts.FS.Open(name)
 		}
 	}
-	if isNotExist(err) {
+	if disk.NotExist(err) {
 		if oldest := l.Oldest(); ref.ID != 0 && ref.ID < oldest {
 			return nil, &batchlog.GapError{From: ref.ID, Oldest: oldest} // dropped since its record was read
 		}
@@ -218,7 +219,7 @@ func (l *Log) Chains() ([]LeftChain, error) {
 			continue
 		}
 		info, err := l.opts.FS.Stat(filepath.Join(l.opts.Dir, name))
-		if isNotExist(err) {
+		if disk.NotExist(err) {
 			continue // dropped meanwhile
 		}
 		if err != nil {
@@ -265,7 +266,7 @@ func (l *Log) SweepChains(before time.Time) (count int, bytes int64, err error) 
 		if known, open := l.knowsChain(c.File); known || open {
 			continue // committed since, or begun
 		}
-		if err := l.opts.FS.Remove(l.path("", chainName(c.File))); err != nil && !isNotExist(err) {
+		if err := l.opts.FS.Remove(l.path("", chainName(c.File))); err != nil && !disk.NotExist(err) {
 			return count, bytes, fmt.Errorf("remove an abandoned chain: %w", err)
 		}
 		count++
@@ -278,7 +279,7 @@ func (l *Log) SweepChains(before time.Time) (count int, bytes int64, err error) 
 func (l *Log) checkChain(c segChain) error {
 	name := l.path("", chainName(c.file))
 	info, err := l.opts.FS.Stat(name)
-	if isNotExist(err) {
+	if disk.NotExist(err) {
 		return &batchlog.CorruptError{File: name, ID: c.id, Err: errors.New("the ops of a chain are missing")}
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -276,7 +277,7 @@ func edit(t *testing.T, fs vfs.FS, name string, change func(b []byte) []byte) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(fs, name, bytes.Clone(change(b))); err != nil { // a write may change what it is given
+	if err := disk.WriteFile(fs, name, bytes.Clone(change(b))); err != nil { // a write may change what it is given
 		t.Fatal(err)
 	}
 }

@@ -1,33 +1,27 @@
 package seglog
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
-	"io/fs"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // The manifest is the table of segments. It is replaced whole, by a rename, whenever the table changes: a segment is begun, sealed or
-// dropped. One line that says what it is and the CRC-32C of the rest, then the table as JSON:
+// dropped; see [disk.AppendDocument]:
 //
 //	batchlog manifest 1 9ae0daaf
 //	{ "config": { … }, "segments": [ … ] }
 const (
 	manifestName    = "manifest"
-	manifestTemp    = "manifest.tmp"
 	manifestVersion = 1
-	manifestLine    = "batchlog manifest %d %08x\n"
 )
-
-var vfsNotExist = fs.ErrNotExist
 
 type manifest struct {
 	Config   batchlog.LogConfig `json:"config"`
@@ -100,17 +94,8 @@ func (l *Log) replaceManifest(m manifest) (uncertain bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	text := fmt.Appendf(nil, manifestLine, manifestVersion, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
-	text = append(text, body...)
-	temp := l.path("", manifestTemp)
-	if err := writeFile(l.opts.FS, temp, text); err != nil {
-		return false, err
-	}
-	if err := l.opts.FS.Rename(temp, l.path("", manifestName)); err != nil {
-		return true, err
-	}
-	if err := syncDir(l.opts.FS, l.opts.Dir); err != nil {
-		return true, err
+	if uncertain, err := disk.ReplaceFile(l.opts.FS, l.path("", manifestName), disk.AppendDocument(nil, manifestName, manifestVersion, body)); err != nil {
+		return uncertain, err
 	}
 	l.mu.Lock()
 	dropped := l.mu.limbo
@@ -122,49 +107,20 @@ func (l *Log) replaceManifest(m manifest) (uncertain bool, err error) {
 	return false, nil
 }
 
-// writeFile makes a file with that content durable, but not its name.
-func writeFile(fs vfs.FS, name string, content []byte) error {
-	f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	return err
-}
-
-var errManifest = errors.New("manifest does not match its sum")
-
-// readManifest is the table as it was last written. Without one the error is vfsNotExist.
+// readManifest is the table as it was last written. Without one the error is fs.ErrNotExist.
 func (l *Log) readManifest() (*manifest, error) {
 	name := l.path("", manifestName)
-	f, err := l.opts.FS.Open(name)
-	if err != nil {
+	text, err := disk.ReadFile(l.opts.FS, name)
+	if disk.NotExist(err) {
 		return nil, err
-	}
-	text, err := io.ReadAll(f)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	damaged := func(err error) (*manifest, error) { return nil, &batchlog.CorruptError{File: name, Err: err} }
-	line, body, _ := bytes.Cut(text, []byte("\n"))
-	var version, sum uint32
-	if n, err := fmt.Sscanf(string(line)+"\n", manifestLine, &version, &sum); n != 2 || err != nil || fmt.Sprintf(manifestLine, version, sum) != string(line)+"\n" {
-		return damaged(errors.New("first line is not that of a manifest"))
-	}
-	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
-		return damaged(errManifest)
-	}
-	if version == 0 {
-		return damaged(errors.New("no manifest has format version 0"))
+	version, body, err := disk.ParseDocument(text, manifestName)
+	if err != nil {
+		return damaged(err)
 	}
 	if version > manifestVersion {
 		return nil, &batchlog.VersionError{What: name, Version: version, Known: manifestVersion}
@@ -233,7 +189,7 @@ func (l *Log) load(m *manifest) error {
 // reopen takes up a segment that isn't sealed.
 func (l *Log) reopen(s *seg) error {
 	name := l.path(s.dir, s.name)
-	if _, err := l.opts.FS.Stat(name); isNotExist(err) { // opened for writing it would be made
+	if _, err := l.opts.FS.Stat(name); disk.NotExist(err) { // opened for writing it would be made
 		return &batchlog.CorruptError{File: name, ID: s.first, Err: errors.New("segment is missing")}
 	}
 	f, err := l.opts.FS.OpenReadWrite(name, vfs.WriteCategoryUnspecified)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -31,7 +32,7 @@ func TestManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &Log{opts: options(fs, 0)}
-	if _, err := l.readManifest(); !errors.Is(err, vfsNotExist) {
+	if _, err := l.readManifest(); !disk.NotExist(err) {
 		t.Fatalf("without a manifest: %v", err)
 	}
 	want := manifest{
@@ -121,7 +122,7 @@ func TestManifestRefused(t *testing.T) {
 			if version == manifestVersion && changed == string(body) {
 				t.Error("nothing was changed")
 			}
-			return fmt.Appendf(nil, manifestLine+"%s", version, crc32.Checksum([]byte(changed), crc32.MakeTable(crc32.Castagnoli)), changed)
+			return disk.AppendDocument(nil, manifestName, uint32(version), []byte(changed))
 		})
 	}
 	var good []byte
@@ -177,8 +178,8 @@ func FuzzManifest(f *testing.F) {
 		if err := fs.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		text := fmt.Appendf(nil, manifestLine+"%s", manifestVersion, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)), body)
-		if err := writeFile(fs, manifestPath, text); err != nil {
+		text := disk.AppendDocument(nil, manifestName, manifestVersion, body)
+		if err := disk.WriteFile(fs, manifestPath, text); err != nil {
 			t.Fatal(err)
 		}
 		if l, err := Open(options(fs, 0), 0); err == nil {
@@ -205,7 +206,7 @@ func TestSweep(t *testing.T) {
 	}
 	gone := []string{preparedPrefix + "00000000", preparedPrefix, segmentName(1, segment.UUID{2})}
 	for _, name := range append(slices.Clone(kept), gone...) {
-		if err := writeFile(w.opts.FS, filepath.Join(dir, name), []byte("x")); err != nil {
+		if err := disk.WriteFile(w.opts.FS, filepath.Join(dir, name), []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -226,14 +227,14 @@ func TestSweep(t *testing.T) {
 
 // The last group may have been read from memory that no disk has: it is written and synced once more before the log goes on.
 func TestConfirm(t *testing.T) {
-	disk := crashfs.New()
-	if err := disk.MkdirAll(dir, 0o755); err != nil {
+	mem := crashfs.New()
+	if err := mem.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syncDir(disk, "/"); err != nil {
+	if err := disk.SyncDir(mem, "/"); err != nil {
 		t.Fatal(err)
 	}
-	fs := &watch{FS: disk}
+	fs := &watch{FS: mem}
 	w := begin(t, options(fs, 64<<10))
 	w.write(put(10, "a"))
 	fs.on(failOn("sync", segmentSuffix, errDisk))
@@ -249,7 +250,7 @@ func TestConfirm(t *testing.T) {
 		t.Fatalf("head %d", w.log.Head())
 	}
 	o := w.opts
-	o.FS = disk.CrashClone(vfs.CrashCloneCfg{})
+	o.FS = mem.CrashClone(vfs.CrashCloneCfg{})
 	l, err := Open(o, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -280,11 +281,11 @@ func TestPowerCuts(t *testing.T) {
 	}
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 5))
-		disk := crashfs.New()
-		if err := errors.Join(disk.MkdirAll(dir, 0o755), syncDir(disk, "/")); err != nil {
+		mem := crashfs.New()
+		if err := errors.Join(mem.MkdirAll(dir, 0o755), disk.SyncDir(mem, "/")); err != nil {
 			t.Fatal(err)
 		}
-		w := begin(t, options(disk, batchlog.MinSegmentBytes))
+		w := begin(t, options(mem, batchlog.MinSegmentBytes))
 		for range 3 {
 			acknowledged, under := w.cutPower(r)
 			head := int(w.log.Head())
@@ -319,8 +320,8 @@ func TestPowerCuts(t *testing.T) {
 // had been acknowledged, and those of the last group, which was under way or came right after.
 func (w *world) cutPower(r *rand.Rand) (acknowledged int, under []batchlog.Record) {
 	w.t.Helper()
-	disk := w.opts.FS.(*crashfs.FS)
-	fs := &watch{FS: disk}
+	mem := w.opts.FS.(*crashfs.FS)
+	fs := &watch{FS: mem}
 	if err := w.log.Close(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -342,7 +343,7 @@ func (w *world) cutPower(r *rand.Rand) (acknowledged int, under []batchlog.Recor
 			return nil
 		}
 		acknowledged = int(done.Load())
-		crashed.Store(disk.CrashClone(clone))
+		crashed.Store(mem.CrashClone(clone))
 		return errDisk
 	})
 	for crashed.Load() == nil {
@@ -477,7 +478,7 @@ func copyFile(t *testing.T, fs vfs.FS, from, to string) {
 		t.Fatal(err)
 	}
 	b, err := io.ReadAll(f)
-	if err := errors.Join(err, f.Close(), writeFile(fs, to, b)); err != nil {
+	if err := errors.Join(err, f.Close(), disk.WriteFile(fs, to, b)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,8 +38,6 @@ const (
 )
 
 func isPrepared(name string) bool { return strings.HasPrefix(name, preparedPrefix) }
-
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // segmentName is that of the segment whose first commit is first. Names sort as ids do.
 func segmentName(first batchlog.ID, uuid segment.UUID) string {

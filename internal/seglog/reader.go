@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -375,7 +376,7 @@ func (l *Log) openAt(id batchlog.ID, indexed bool) (*fileReader, error) {
 			}
 			return r, nil
 		}
-		if !isNotExist(err) {
+		if !disk.NotExist(err) {
 			return nil, fmt.Errorf("open segment: %w", err)
 		}
 		_, again, err := l.find(id)

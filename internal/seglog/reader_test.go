@@ -13,6 +13,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -237,7 +238,7 @@ func TestReaderTrimmed(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	for _, s := range segs[:4] {
-		if _, err := w.opts.FS.Stat(w.path(s)); !isNotExist(err) {
+		if _, err := w.opts.FS.Stat(w.path(s)); !disk.NotExist(err) {
 			t.Errorf("%s is still there: %v", s.name, err)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -104,7 +105,7 @@ func Open(o Options, durable batchlog.ID) (*Log, error) {
 	l.ring.limit = ringBytes
 	m, err := l.readManifest()
 	switch {
-	case errors.Is(err, vfsNotExist):
+	case disk.NotExist(err):
 		err = l.create()
 	case err == nil:
 		err = l.load(m)
@@ -237,7 +238,7 @@ func (l *Log) makeDirs(dirs []string) error {
 		dir = l.path(dir, "")
 		var parents []string // of what is not there yet
 		for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
-			if _, err := l.opts.FS.Stat(d); !isNotExist(err) {
+			if _, err := l.opts.FS.Stat(d); !disk.NotExist(err) {
 				break
 			}
 			parents = append(parents, filepath.Dir(d))
@@ -246,7 +247,7 @@ func (l *Log) makeDirs(dirs []string) error {
 			return fmt.Errorf("directory of segments: %w", err)
 		}
 		for _, parent := range parents {
-			if err := syncDir(l.opts.FS, parent); err != nil {
+			if err := disk.SyncDir(l.opts.FS, parent); err != nil {
 				return err
 			}
 		}
@@ -316,20 +317,4 @@ func (l *Log) fail(err error) {
 // noSpace reports whether the disk was full.
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, batchlog.ErrNoSpace)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	err = d.Sync()
-	if closeErr := d.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -127,7 +128,7 @@ func (l *Log) warmTo(ctx context.Context, s *seg, dir string) (moved bool, err e
 		l.opts.Logger.Error("segment is damaged and stays where it is", "segment", s.name, "err", err)
 		return false, nil
 	}
-	if err := syncDir(l.opts.FS, l.path(dir, "")); err != nil {
+	if err := disk.SyncDir(l.opts.FS, l.path(dir, "")); err != nil {
 		return false, err
 	}
 	if moved, err = l.place(s, dir); !moved || err != nil {
@@ -185,7 +186,7 @@ func (s *seg) chainDir() string {
 func (l *Log) removeAll(names []string) error {
 	var errs []error
 	for _, name := range names {
-		if err := l.opts.FS.Remove(name); err != nil && !isNotExist(err) {
+		if err := l.opts.FS.Remove(name); err != nil && !disk.NotExist(err) {
 			errs = append(errs, err)
 		}
 	}

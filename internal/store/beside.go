@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -53,12 +53,12 @@ func (s *Store) MoveInverses(ctx context.Context, commits batchlog.IDRange, file
 	defer s.use.leave()
 	part := file + ".part"
 	if err := s.writeBeside(ctx, commits, file, part); err != nil {
-		return errors.Join(openError(err), removeFile(s.opts.FS, part))
+		return errors.Join(openError(err), disk.Remove(s.opts.FS, part))
 	}
 	if err := s.opts.FS.Rename(part, file); err != nil {
-		return errors.Join(err, removeFile(s.opts.FS, part))
+		return errors.Join(err, disk.Remove(s.opts.FS, part))
 	}
-	if err := syncDir(s.opts.FS, filepath.Dir(file)); err != nil {
+	if err := disk.SyncDir(s.opts.FS, filepath.Dir(file)); err != nil {
 		return err
 	}
 	return s.dropMoved(ctx, commits)
@@ -274,7 +274,7 @@ func (s *Store) bothIters(file string, low, high []byte) (its []*pebble.Iterator
 		return nil, readError(err)
 	}
 	its = append(its, it)
-	if it, err = s.besideIter(file, low, high); isNotExist(err) {
+	if it, err = s.besideIter(file, low, high); disk.NotExist(err) {
 		return its, nil
 	}
 	if err != nil {
@@ -343,7 +343,7 @@ func (r *besideReader) block(id batchlog.ID) (b block, ok bool, err error) {
 			return block{}, false, err
 		}
 		it, err := r.store.besideIter(file, inverseKey(0), []byte{0, inverseTag + 1})
-		if isNotExist(err) {
+		if disk.NotExist(err) {
 			return block{}, false, nil
 		}
 		if err != nil {
@@ -375,7 +375,7 @@ func (s *Store) noInverse(id batchlog.ID) error {
 	if file == "" {
 		return &batchlog.InverseError{ID: id}
 	}
-	if _, err := s.opts.FS.Stat(file); !isNotExist(err) {
+	if _, err := s.opts.FS.Stat(file); !disk.NotExist(err) {
 		return &batchlog.InverseError{ID: id}
 	}
 	rows, err := s.inverseRows(s.Applied())
@@ -395,7 +395,7 @@ func (s *Store) besidePart(id batchlog.ID, n uint32) ([]byte, error) {
 		return nil, batchlog.ErrNotFound
 	}
 	it, err := s.besideIter(file, inversePartKey(id, n), inversePartKey(id, n+1))
-	if isNotExist(err) {
+	if disk.NotExist(err) {
 		return nil, batchlog.ErrNotFound
 	}
 	if err != nil {
@@ -420,23 +420,4 @@ func (s *Store) beside(id batchlog.ID) string {
 	}
 	_, file := s.opts.Beside(id)
 	return file
-}
-
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
-
-// removeFile removes a file that may be there.
-func removeFile(fs vfs.FS, name string) error {
-	if err := fs.Remove(name); err != nil && !isNotExist(err) {
-		return err
-	}
-	return nil
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(fs vfs.FS, name string) error {
-	dir, err := fs.OpenDir(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

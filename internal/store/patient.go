@@ -7,10 +7,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -50,7 +50,7 @@ func (p *patientFS) try(op func() error) error {
 		return batchlog.ErrClosed
 	}
 	err := op()
-	if !noSpace(err) || !p.patient.Load() {
+	if !disk.Full(err) || !p.patient.Load() {
 		p.calm(err)
 		return err
 	}
@@ -62,7 +62,7 @@ func (p *patientFS) try(op func() error) error {
 			return err
 		case <-time.After(spaceRetry):
 		}
-		if err = op(); !noSpace(err) {
+		if err = op(); !disk.Full(err) {
 			return err
 		}
 	}
@@ -85,10 +85,6 @@ const deadRetry = 20 * time.Millisecond
 
 // failRetry is how long calm waits.
 const failRetry = 20 * time.Millisecond
-
-func noSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
 
 func (p *patientFS) file(open func() (vfs.File, error)) (vfs.File, error) {
 	var f vfs.File
@@ -184,7 +180,7 @@ func (f *patientFile) WriteAt(b []byte, offset int64) (n int, err error) {
 
 // Preallocate is a wish: what it could not reserve is written all the same.
 func (f *patientFile) Preallocate(offset, length int64) error {
-	if err := f.File.Preallocate(offset, length); err != nil && !noSpace(err) {
+	if err := f.File.Preallocate(offset, length); err != nil && !disk.Full(err) {
 		return err
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -133,7 +134,7 @@ func Open(o Options) (*Store, error) {
 
 // openError is why a store can't be opened, in our words.
 func openError(err error) error {
-	if noSpace(err) {
+	if disk.Full(err) {
 		return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 	}
 	return err

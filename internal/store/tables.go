@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -226,7 +226,7 @@ func (t *Tables) Drop() error {
 	var errs []error
 	for _, stretch := range t.names {
 		for _, name := range stretch {
-			if err := t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := t.fs.Remove(name); err != nil && !disk.NotExist(err) {
 				errs = append(errs, err)
 			}
 		}

@@ -18,8 +18,9 @@ var arrows = map[string][]string{
 	".":        {"bytewise"},
 
 	"internal/segment": {".", "bytewise"}, // the summary of a block names every space around an op: paths are bytewise
-	"internal/seglog":  {".", "internal/segment"},
-	"internal/store":   {".", "internal/chainsort"}, // the net effect of a commit, for its inverse
+	"internal/disk":    {},
+	"internal/seglog":  {".", "internal/disk", "internal/segment"},
+	"internal/store":   {".", "internal/chainsort", "internal/disk"}, // the net effect of a commit, for its inverse
 	"internal/commit":  {"."},
 	"internal/tier":    {".", "internal/segment"},
 	"internal/opjson":  {"."},
@@ -31,7 +32,7 @@ var arrows = map[string][]string{
 	"internal/blob":      {},
 	"internal/rpc":       {},
 
-	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort"},
+	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort", "internal/disk"},
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
@@ -76,6 +77,7 @@ const (
 // modules says which packages of other modules each package may import. One that is not here may import none.
 var modules = map[string][]string{
 	"internal/store":   {pebble},
+	"internal/disk":    {vfs},
 	"internal/seglog":  {vfs},
 	"internal/blob":    {vfs},
 	"local":            {vfs},
@@ -90,6 +92,7 @@ var modules = map[string][]string{
 // testModules says what a package's tests may import beside that. The disks that lose writes and fail are in packages below vfs.
 var testModules = map[string][]string{
 	".":               {vfs},
+	"internal/disk":   {vfs + "/..."},
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
