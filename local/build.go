@@ -3,6 +3,7 @@ package local
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -113,17 +114,30 @@ func (w *builder) take(n chainsort.Net) error {
 	if err := w.built.spans.touch(n.Key, high); err != nil {
 		return err
 	}
+	// A large op begins a group: behind others it could make one that no reader takes.
+	if w.count > 0 && len(w.piece)+opBytes(n.Key, n.Value) > w.limit() {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
 	w.piece = batchlog.AppendOp(w.piece, kind, n.Key, n.Value)
 	w.count++
-	limit := buildPiece
-	if w.built.chain == nil {
-		limit = w.stage.e.inlineBytes()
-	}
-	if len(w.piece) < limit {
+	if len(w.piece) < w.limit() {
 		return nil
 	}
 	return w.flush()
 }
+
+// limit is how many bytes of ops are put together: of a group, or of what stays in memory.
+func (w *builder) limit() int {
+	if w.built.chain == nil {
+		return w.stage.e.inlineBytes()
+	}
+	return buildPiece
+}
+
+// opBytes is what an op takes at most.
+func opBytes(key, value []byte) int { return 1 + 2*binary.MaxVarintLen32 + len(key) + len(value) }
 
 // opKind is the kind of the op that a net effect is; ok is false if it is none.
 func opKind(n chainsort.NetKind) (kind batchlog.OpKind, ok bool) {

@@ -105,7 +105,11 @@ func (l *Log) Sync() error {
 		Offset: t.offset, Size: len(b) - segment.GroupHead, Count: t.count,
 		Prev: t.chain, First: t.nextID - batchlog.ID(t.count), Durable: t.seg.end.Load(),
 	}
-	g.Sum = segment.PutGroup(b, g, t.seg.header.Salt())
+	var err error
+	if g.Sum, err = segment.PutGroup(b, g, t.seg.header.Salt()); err != nil {
+		t.abandon(g.First)
+		return err
+	}
 	if _, err := t.seg.file.WriteAt(b, g.Offset); err != nil {
 		err = fmt.Errorf("write %d commits to segment %s: %w", g.Count, t.seg.name, err)
 		t.abandon(g.First)

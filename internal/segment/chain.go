@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -43,11 +44,14 @@ func NewChainWriter(file io.WriterAt, h Header) (*ChainWriter, error) {
 	return &ChainWriter{file: file, salt: h.Salt(), offset: HeaderSize, at: ChainMark{Sum: h.Chain(), End: HeaderSize}}, nil
 }
 
-// Add appends ops as one group.
+// Add appends ops as one group. More than [MaxGroupBytes] of them are a *batchlog.LimitError.
 func (w *ChainWriter) Add(ops []byte, count int) error {
 	w.buf = append(append(w.buf[:0], make([]byte, GroupHead)...), ops...)
 	g := Group{Offset: w.offset, Size: len(ops), Count: count, Prev: w.at.Sum, First: batchlog.ID(w.at.Count + 1)}
-	sum := PutGroup(w.buf, g, w.salt)
+	sum, err := PutGroup(w.buf, g, w.salt)
+	if err != nil {
+		return fmt.Errorf("write %d ops to a chain: %w", count, err)
+	}
 	if _, err := w.file.WriteAt(w.buf, w.offset); err != nil {
 		return fmt.Errorf("write %d ops to a chain: %w", count, err)
 	}
@@ -65,36 +69,94 @@ const chainBufMax = 1 << 20
 // Mark is how far the file is written.
 func (w *ChainWriter) Mark() ChainMark { return w.at }
 
-// Back takes back what was added since m.
-func (w *ChainWriter) Back(m ChainMark) { w.at, w.offset = m, Align(m.End) }
-
 // A ChainReader reads the ops of a chain.
 type ChainReader struct {
-	scan Scanner
-	sum  uint32
-	id   batchlog.ID
+	scan  Scanner
+	sum   uint32
+	count int // of the ops that the commit says
+	id    batchlog.ID
+	path  []byte // closed, of the space of the last key
 }
 
-var errChainEnd = errors.New("the file does not end with the group that the commit names")
+var (
+	errChainEnd   = errors.New("the file does not end with the group that the commit names")
+	errChainCount = errors.New("the file has another number of ops than the commit says")
+	errChainRange = errors.New("range delete that is empty or leaves the own keys of its space")
+)
 
 // NewChainReader returns a reader of the chain that ref is about; file is to be closed by the caller.
 func NewChainReader(file io.ReaderAt, h Header, name string, ref *batchlog.ChainRef) *ChainReader {
 	return &ChainReader{
-		scan: Scanner{File: file, Name: name, Salt: h.Salt(), Next: HeaderSize, End: ref.End, ID: 1, Chain: h.Chain(), Chained: true},
-		sum:  ref.Sum,
-		id:   ref.ID,
+		scan: Scanner{
+			File: file, Name: name, Salt: h.Salt(), Next: HeaderSize, End: ref.End, ID: 1, Chain: h.Chain(), Chained: true, most: maxChainGroupBytes,
+		},
+		sum:   ref.Sum,
+		count: ref.Count,
+		id:    ref.ID,
 	}
 }
 
-// Next is as batchlog.OpReader says.
+// Next is as batchlog.OpReader says. That sums hold says only that these bytes were written: what they say is checked as well, so that nobody who is
+// handed ops meets one that no space has.
 func (r *ChainReader) Next() (ops []byte, count int, err error) {
+	read := int(r.scan.ID) - 1
 	g, ops, err := r.scan.Group()
-	if errors.Is(err, io.EOF) && r.scan.Chain != r.sum {
-		return nil, 0, &batchlog.CorruptError{File: r.scan.Name, Offset: r.scan.End, ID: r.id, Err: errChainEnd}
-	}
 	var damage *batchlog.CorruptError
-	if errors.As(err, &damage) {
+	switch {
+	case errors.Is(err, io.EOF):
+		switch {
+		case r.scan.Chain != r.sum:
+			return nil, 0, r.damaged(r.scan.End, errChainEnd)
+		case read != r.count:
+			return nil, 0, r.damaged(r.scan.End, errChainCount)
+		}
+		return nil, 0, err
+	case errors.As(err, &damage):
 		damage.ID = r.id // the scanner takes ops for commits
+		return nil, 0, err
+	case err != nil:
+		return nil, 0, err
+	case g.Count > r.count-read:
+		return nil, 0, r.damaged(g.Offset, errChainCount)
 	}
-	return ops, g.Count, err
+	rest := ops
+	for range g.Count {
+		next, err := r.check(rest)
+		if err != nil {
+			return nil, 0, r.damaged(g.Offset+GroupHead+int64(len(ops)-len(rest)), err)
+		}
+		rest = next
+	}
+	if len(rest) > 0 {
+		return nil, 0, r.damaged(g.Offset+GroupHead+int64(len(ops)-len(rest)), errGroupCount)
+	}
+	return ops, g.Count, nil
+}
+
+// check makes sure that ops begin with one on a key of a space, and returns what is behind it.
+func (r *ChainReader) check(ops []byte) (rest []byte, err error) {
+	kind, key, value, rest, err := batchlog.NextOp(ops)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.path) == 0 || !bytes.HasPrefix(key, r.path) { // a closed path is the start of no other
+		path, _, err := batchlog.SplitKey(key)
+		if err != nil {
+			return nil, err
+		}
+		r.path = append(r.path[:0], path...)
+	}
+	if kind != batchlog.OpDeleteRange {
+		return rest, nil
+	}
+	end := len(r.path) - 1 // behind the own keys comes the path with another end
+	after := len(value) == len(r.path) && bytes.Equal(value[:end], r.path[:end]) && value[end] == r.path[end]+1
+	if !after && !bytes.HasPrefix(value, r.path) || bytes.Compare(key, value) >= 0 {
+		return nil, errChainRange
+	}
+	return rest, nil
+}
+
+func (r *ChainReader) damaged(offset int64, err error) error {
+	return &batchlog.CorruptError{File: r.scan.Name, Offset: offset, ID: r.id, Err: err}
 }

@@ -105,7 +105,7 @@ func TestChainFlips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := parseGroup(file[HeaderSize:], HeaderSize, h.Salt())
+	first, err := parseGroup(file[HeaderSize:], HeaderSize, h.Salt(), MaxGroupBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,5 +138,101 @@ func TestChainFlips(t *testing.T) {
 	shorter.End = HeaderSize
 	if _, err := readChain(file, h, &shorter); !errors.Is(err, batchlog.ErrCorrupt) {
 		t.Errorf("another end: %v", err)
+	}
+}
+
+// A writer makes no group that a reader refuses. Groups that are somewhat larger, as they were written once, are read; no others.
+func TestChainGroupLimit(t *testing.T) {
+	_, h, _ := goldenChain(t)
+	key := append(path("s"), 'k')
+	op := func(size int) []byte {
+		around := len(batchlog.AppendOp(nil, batchlog.OpPut, key, make([]byte, 16<<20))) - 16<<20 // the length of the value takes four bytes, as below
+		return batchlog.AppendOp(nil, batchlog.OpPut, key, make([]byte, size-around))
+	}
+	var limit *batchlog.LimitError
+	for _, c := range []struct {
+		size          int
+		written, read bool
+	}{
+		{MaxGroupBytes - 1, true, true},
+		{MaxGroupBytes, true, true},
+		{MaxGroupBytes + 1, false, true},
+		{maxChainGroupBytes, false, true},
+		{maxChainGroupBytes + 1, false, false},
+	} {
+		var f memory
+		w, err := NewChainWriter(&f, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ops := op(c.size)
+		err = w.Add(ops, 1)
+		if c.written != (err == nil) || err != nil && (!errors.As(err, &limit) || limit.Limit != MaxGroupBytes || limit.Size != int64(c.size)) {
+			t.Errorf("%d bytes: written: %v", c.size, err)
+		}
+		// As it would be, had it been written.
+		g := Group{Offset: HeaderSize, Size: len(ops), Count: 1, Prev: h.Chain(), First: 1}
+		b := append(make([]byte, GroupHead), ops...)
+		sum := putGroup(b, g, h.Salt())
+		if _, err := f.WriteAt(b, HeaderSize); err != nil {
+			t.Fatal(err)
+		}
+		ref := &batchlog.ChainRef{Sum: sum, Count: 1, Bytes: int64(len(ops)), End: g.End(), ID: 7}
+		r := NewChainReader(bytes.NewReader(f), h, "chain", ref)
+		got, n, err := r.Next()
+		if c.read != (err == nil) || err == nil && (n != 1 || !bytes.Equal(got, ops)) || err != nil && !errors.Is(err, batchlog.ErrCorrupt) {
+			t.Errorf("%d bytes: read: %d ops, %v", c.size, n, err)
+		}
+	}
+}
+
+// Ops that no batch makes are damage, though the sums hold: the place is that of the op.
+func TestChainMalformedOps(t *testing.T) {
+	_, h, _ := goldenChain(t)
+	users, other := path("users"), path("users", "eu")
+	good := batchlog.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), 'k'), []byte("v"))
+	for name, c := range map[string]struct {
+		ops   []byte
+		count int
+		says  int // ops, by the commit; 0: count
+		at    int // where in ops the damage is; -1: at the group or the end
+	}{
+		"no key":             {batchlog.AppendOp(bytes.Clone(good), batchlog.OpPut, nil, nil), 2, 0, len(good)},
+		"no key, first":      {batchlog.AppendOp(nil, batchlog.OpDelete, nil, nil), 1, 0, 0},
+		"no space":           {batchlog.AppendOp(nil, batchlog.OpPut, []byte("abc"), nil), 1, 0, 0},
+		"half a path":        {batchlog.AppendOp(nil, batchlog.OpPut, users[:len(users)-1], nil), 1, 0, 0},
+		"no kind":            {append(bytes.Clone(good), 99, 1, 1), 2, 0, len(good)},
+		"early end":          {good[:len(good)-1], 1, 0, 0},
+		"more bytes":         {append(bytes.Clone(good), 1), 1, 0, len(good)},
+		"empty range":        {batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, users), 1, 0, 0},
+		"range over spaces":  {batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, append(bytes.Clone(other), 0xff)), 1, 0, 0},
+		"range without end":  {batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, nil), 1, 0, 0},
+		"more ops than said": {bytes.Repeat(good, 2), 2, 1, -1},
+		"fewer than said":    {good, 1, 2, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var f memory
+			w, err := NewChainWriter(&f, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(w.Add(good, 1), w.Add(c.ops, c.count)); err != nil {
+				t.Fatal(err)
+			}
+			m := w.Mark()
+			ref := &batchlog.ChainRef{Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, ID: 7}
+			if c.says > 0 {
+				ref.Count = 1 + c.says
+			}
+			_, err = readChain(f, h, ref)
+			var damage *batchlog.CorruptError
+			if !errors.As(err, &damage) || damage.ID != 7 || damage.File != "chain" {
+				t.Fatalf("%v, want a *CorruptError of commit 7", err)
+			}
+			second := Align(HeaderSize + GroupHead + int64(len(good)))
+			if c.at >= 0 && damage.Offset != second+GroupHead+int64(c.at) || damage.Offset < second {
+				t.Errorf("damage at byte %d, want %d", damage.Offset, second+GroupHead+int64(c.at))
+			}
+		})
 	}
 }

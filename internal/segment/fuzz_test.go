@@ -119,7 +119,7 @@ func resum(h Header, body []byte, n int) {
 			Count: int(le.Uint32(b[groupCount:])), Prev: chain,
 			First: batchlog.ID(le.Uint64(b[groupFirst:])), Durable: int64(le.Uint64(b[groupDurable:])),
 		}
-		chain = PutGroup(b[:GroupHead+size], g, h.Salt())
+		chain = putGroup(b[:GroupHead+size], g, h.Salt())
 		at = int(Align(int64(at + GroupHead + size)))
 	}
 }
@@ -161,7 +161,7 @@ func FuzzScanner(f *testing.F) {
 				}
 				offset = g.End()
 				b := append(make([]byte, GroupHead), records...)
-				if sum := PutGroup(b, g, s.Salt); sum != g.Sum || !bytes.Equal(b, file[g.Offset:g.End()]) {
+				if sum := putGroup(b, g, s.Salt); sum != g.Sum || !bytes.Equal(b, file[g.Offset:g.End()]) {
 					t.Fatalf("group %+v is written otherwise than it was read", g)
 				}
 				// Whatever is in it, with sums that hold, is taken or refused.

@@ -40,8 +40,12 @@ const (
 	groupAlign = 8
 )
 
-// MaxGroupBytes bounds a group: the largest batch with the room its record takes.
-const MaxGroupBytes = batchlog.MaxBatchBytes + 1<<10
+const (
+	// MaxGroupBytes bounds what is written as a group: the largest batch with the room its record takes, or the largest op of a chain.
+	MaxGroupBytes = batchlog.MaxBatchBytes + 1<<10
+	// maxChainGroupBytes bounds what is read as a group of a chain. Writers of old have put the largest op behind up to 1 MiB of others.
+	maxChainGroupBytes = MaxGroupBytes + 1<<20
+)
 
 // A Group is where a group stands and what its header says.
 type Group struct {
@@ -62,8 +66,16 @@ func (g *Group) End() int64 { return g.Offset + GroupHead + int64(g.Size) }
 // Align is the offset at or behind offset where a group may begin.
 func Align(offset int64) int64 { return (offset + groupAlign - 1) &^ (groupAlign - 1) }
 
-// PutGroup writes the header of g into the first GroupHead bytes of b, the rest of which are its records, and returns its sum.
-func PutGroup(b []byte, g Group, salt uint32) (sum uint32) {
+// PutGroup writes the header of g into the first GroupHead bytes of b, the rest of which are its records, and returns its sum. A group
+// that readers would refuse is a *batchlog.LimitError.
+func PutGroup(b []byte, g Group, salt uint32) (sum uint32, err error) {
+	if n := len(b) - GroupHead; n > MaxGroupBytes {
+		return 0, &batchlog.LimitError{What: "group of a segment", Size: int64(n), Limit: MaxGroupBytes}
+	}
+	return putGroup(b, g, salt), nil
+}
+
+func putGroup(b []byte, g Group, salt uint32) (sum uint32) {
 	records := b[GroupHead:]
 	le.PutUint32(b, groupMagic)
 	le.PutUint32(b[groupSize:], uint32(len(records)))
@@ -88,8 +100,8 @@ var (
 	errGroupTime  = errors.New("commit older than the one before it")
 )
 
-// parseGroup decodes the header at the start of b, which stands at offset.
-func parseGroup(b []byte, offset int64, salt uint32) (Group, error) {
+// parseGroup decodes the header at the start of b, which stands at offset, of a group of at most that many bytes.
+func parseGroup(b []byte, offset int64, salt uint32, most int) (Group, error) {
 	if len(b) < GroupHead || le.Uint32(b) != groupMagic {
 		return Group{}, errGroupNone
 	}
@@ -103,7 +115,7 @@ func parseGroup(b []byte, offset int64, salt uint32) (Group, error) {
 		Durable: int64(le.Uint64(b[groupDurable:])),
 		body:    le.Uint32(b[groupBody:]),
 	}
-	if g.Sum != crc32.Update(salt, castagnoli, b[groupSize:GroupHead]) || g.Size > MaxGroupBytes {
+	if g.Sum != crc32.Update(salt, castagnoli, b[groupSize:GroupHead]) || g.Size > most {
 		return Group{}, errGroupHead
 	}
 	return g, nil

@@ -160,15 +160,15 @@ func TestGroupStrangers(t *testing.T) {
 // A size above the bound is refused before memory is taken for it.
 func TestGroupTooLarge(t *testing.T) {
 	b := make([]byte, GroupHead)
-	PutGroup(b, Group{}, 0)
+	putGroup(b, Group{}, 0)
 	le.PutUint32(b[groupSize:], MaxGroupBytes+1)
 	le.PutUint32(b[groupSum:], crcOf(b[groupSize:GroupHead]))
-	if _, err := parseGroup(b, 0, 0); !errors.Is(err, errGroupHead) {
+	if _, err := parseGroup(b, 0, 0, MaxGroupBytes); !errors.Is(err, errGroupHead) {
 		t.Error(err)
 	}
 	le.PutUint32(b[groupSize:], MaxGroupBytes)
 	le.PutUint32(b[groupSum:], crcOf(b[groupSize:GroupHead]))
-	if g, err := parseGroup(b, 0, 0); err != nil || g.Size != MaxGroupBytes {
+	if g, err := parseGroup(b, 0, 0, MaxGroupBytes); err != nil || g.Size != MaxGroupBytes {
 		t.Error(g, err)
 	}
 	largest := batchlog.Record{Count: batchlog.MaxBatchBytes, Meta: make([]byte, 1<<20), Ops: make([]byte, batchlog.MaxBatchBytes-1<<20)}

@@ -66,7 +66,7 @@ func (m *maker) group(durable int64, records ...batchlog.Record) (Group, []byte)
 		b, _ = AppendRecord(b, records[i])
 	}
 	g := Group{Offset: Align(int64(len(m.b))), Size: len(b) - GroupHead, Count: len(records), Prev: m.chain, First: m.next, Durable: durable}
-	g.Sum = PutGroup(b, g, m.h.Salt())
+	g.Sum = putGroup(b, g, m.h.Salt())
 	g.body = le.Uint32(b[groupBody:])
 	return g, b
 }

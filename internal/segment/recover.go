@@ -187,7 +187,7 @@ func claimBehind(file io.ReaderAt, salt uint32, from, size int64) (int64, error)
 			if i+4 > n || binary.LittleEndian.Uint32(buf[i:]) != groupMagic {
 				continue
 			}
-			if g, err := parseGroup(buf[i:n], at+int64(i), salt); err == nil {
+			if g, err := parseGroup(buf[i:n], at+int64(i), salt, MaxGroupBytes); err == nil {
 				highest = max(highest, g.Durable)
 			}
 		}

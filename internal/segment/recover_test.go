@@ -331,7 +331,7 @@ func TestRecoverMeant(t *testing.T) {
 	miscounted.add(sized(1))
 	g := miscounted.groups[2]
 	g.Count = 7
-	g.Sum = PutGroup(miscounted.b[g.Offset:g.End()], g, miscounted.h.Salt())
+	g.Sum = putGroup(miscounted.b[g.Offset:g.End()], g, miscounted.h.Salt())
 	for name, m := range map[string]*maker{"older commit": older, "other count": miscounted} {
 		_, err := recoverFile(m, active(m), 0)
 		if d := damage(t, err); d.Offset != m.groups[2].Offset || d.ID != m.groups[2].First {

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type Scanner struct {
 	// Reuse has what is handed out be valid only until the next call that is not Buffered.
 	Reuse bool
 
+	most  int    // bytes of a group; 0: MaxGroupBytes
 	buf   []byte // read but not handed out; its first byte is at Next
 	mem   []byte // that buf is part of, to be used again if Reuse
 	ahead int
@@ -44,7 +46,7 @@ func (s *Scanner) Group() (Group, []byte, error) {
 	if err := s.fill(GroupHead); err != nil {
 		return Group{}, nil, s.damaged(err)
 	}
-	g, err := parseGroup(s.buf, s.Next, s.Salt)
+	g, err := parseGroup(s.buf, s.Next, s.Salt, cmp.Or(s.most, MaxGroupBytes))
 	if err != nil {
 		return Group{}, nil, s.damaged(err)
 	}
@@ -75,7 +77,7 @@ func (s *Scanner) Buffered() bool {
 	if len(s.buf) < GroupHead {
 		return false
 	}
-	g, err := parseGroup(s.buf, s.Next, s.Salt)
+	g, err := parseGroup(s.buf, s.Next, s.Salt, cmp.Or(s.most, MaxGroupBytes))
 	return err == nil && len(s.buf) >= GroupHead+g.Size
 }
 
