@@ -6,12 +6,13 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 )
 
 // Verify reads all segments and checks them against themselves: headers, sums, ids without holes, times, the
 // index against the groups, each hash against the next segment and the manifest. Every fault it finds goes to report; it
-// goes on with the next segment. progress, if not nil, is told how many bytes of how many it has read.
+// goes on with the next segment. Of chains only the ends of their files are looked at. progress, if not nil, is told how many bytes of how many it has read.
 func (l *Log) Verify(ctx context.Context, progress func(done, total int64), report func(error)) error {
 	l.mu.Lock()
 	segs := append([]*seg(nil), l.mu.segments...)
@@ -41,11 +42,31 @@ func (l *Log) Verify(ctx context.Context, progress func(done, total int64), repo
 		before = x
 		done += views[i].end
 		for _, c := range chains[i] {
+			if err := l.verifyChainEnd(c); err != nil {
+				report(err)
+			}
 			done += c.size
 		}
 		if progress != nil {
 			progress(done, total)
 		}
+	}
+	return nil
+}
+
+// verifyChainEnd makes sure that the file of a chain ends where its record says. What is behind is read by nobody, and was not written by us. That the
+// file is whole up to there is checked by who reads its ops.
+func (l *Log) verifyChainEnd(c segChain) error {
+	name := l.chainPath(c.file)
+	info, err := l.opts.FS.Stat(name)
+	if disk.NotExist(err) {
+		return nil // gone, or found missing when it is read
+	}
+	if err != nil {
+		return fmt.Errorf("chain of commit %d: %w", c.id, err)
+	}
+	if more := info.Size() - c.size; more > 0 {
+		return &batchlog.CorruptError{File: name, Offset: c.size, ID: c.id, Err: fmt.Errorf("%d bytes behind the end of the chain", more)}
 	}
 	return nil
 }

@@ -213,6 +213,32 @@ func TestFlipChainMisplaced(t *testing.T) {
 	}
 }
 
+// What is behind the end of a chain's file makes no difference to who reads it, and Verify tells of it.
+func TestFlipChainLonger(t *testing.T) {
+	t.Parallel()
+	fs, want := newChainSample(t)
+	name, content := chainFile(t, fs)
+	for _, more := range [][]byte{{0}, make([]byte, 5000), bytes.Clone(content[4096:])} {
+		flipWrite(t, fs, name, append(bytes.Clone(content), more...))
+		db := chainFlipOpen(t, fs)
+		list, err := tailAll(t.Context(), db.DB, batchlog.TailOptions{Until: 3})
+		if err != nil || len(list) != 3 || !slices.Equal(list[1].ops, want[1].ops) {
+			t.Errorf("%d bytes more: tail: %v", len(more), err)
+		}
+		r, err := db.Verify(t.Context(), local.VerifyOptions{LogOnly: true})
+		if err != nil || len(r.Problems) != 1 {
+			t.Errorf("%d bytes more: verify: %v, %v", len(more), err, r.Problems)
+		}
+		for _, p := range r.Problems {
+			if p.ID != 2 || path.Base(p.File) != path.Base(name) || p.Offset != int64(len(content)) || !strings.Contains(p.What, fmt.Sprint(len(more), " bytes behind the end")) {
+				t.Errorf("%d bytes more: %+v", len(more), p)
+			}
+		}
+		flipClose(t, db)
+		flipWrite(t, fs, name, content)
+	}
+}
+
 // A chain whose file is damaged when it has to be applied again keeps the database from opening: the store would lack what was acknowledged.
 func TestFlipChainReplay(t *testing.T) {
 	t.Parallel()
