@@ -24,6 +24,8 @@ type TaskMoveError struct {
 	Lost   bool // the fence is not, or no longer, one of the task's workers'
 	// Cut is not 0 if a view waits for the task's state at this very commit: a window that ends there must come first.
 	Cut ID
+	// Head is not 0 if the move goes beyond the newest commit, which this is: nobody can have handled what isn't there.
+	Head ID
 }
 
 func (e *TaskMoveError) Error() string {
@@ -33,6 +35,8 @@ func (e *TaskMoveError) Error() string {
 		return fmt.Sprintf("task %s: worker %d is none of its workers any more", m.Task, m.Fence)
 	case e.Cut != 0:
 		return fmt.Sprintf("task %s: commits %d to %d: a view waits for the task at commit %d", m.Task, m.From+1, m.To, e.Cut)
+	case e.Head != 0:
+		return fmt.Sprintf("task %s: commits %d to %d: the newest commit is %d", m.Task, m.From+1, m.To, e.Head)
 	default:
 		return fmt.Sprintf("task %s: commits %d to %d: the task is at %d", m.Task, m.From+1, m.To, e.Cursor)
 	}

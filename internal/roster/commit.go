@@ -94,6 +94,13 @@ func (r *Roster) commitInTurn(ctx context.Context, e *entry, p *batchlog.Proposa
 	if err := e.mayCommit(m); err != nil {
 		return 0, err
 	}
+	head, err := r.engine.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if m.To > head { // a task has handled what was durable: its cursor would leave out commits that are yet to come
+		return 0, &batchlog.TaskMoveError{Move: m, Cursor: m.From, Head: head}
+	}
 	if err := r.serveCuts(ctx, e, m); err != nil {
 		return 0, err
 	}

@@ -8,9 +8,17 @@ import (
 	"github.com/bytespace/batchlog"
 )
 
+// An engine whose log ends somewhere; the rest of it isn't there.
+type headEngine struct {
+	Engine
+	head batchlog.ID
+}
+
+func (e headEngine) Head(context.Context) (batchlog.ID, error) { return e.head, nil }
+
 // A commit that has the turn of its task and is held back by one that runs alone, which wants the turn, gives it back, and comes after it.
 func TestAloneGetsTheTurn(t *testing.T) {
-	r := New(batchlog.New(nil), nil, nil)
+	r := New(batchlog.New(nil), headEngine{head: 10}, nil)
 	e := r.entry("t")
 	e.known, e.fences = true, map[uint64]struct{}{1: {}}
 	waiting, released := make(chan struct{}), make(chan struct{})
@@ -48,7 +56,7 @@ func TestAloneGetsTheTurn(t *testing.T) {
 
 // A commit whose own context ends while it waits is not tried again.
 func TestTurnContext(t *testing.T) {
-	r := New(batchlog.New(nil), nil, nil)
+	r := New(batchlog.New(nil), headEngine{head: 10}, nil)
 	r.entry("t").fences = map[uint64]struct{}{1: {}}
 	why := errors.New("why")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -79,8 +87,10 @@ func TestRefusesMoves(t *testing.T) {
 		"handled in part":         {batchlog.TaskMove{Fence: 2, From: 3, To: 9}, false, false},
 		"leaves out what is next": {batchlog.TaskMove{Fence: 2, From: 6, To: 9}, false, false},
 		"goes back":               {batchlog.TaskMove{Fence: 2, From: 5, To: 4}, false, false},
+		"to head":                 {batchlog.TaskMove{Fence: 2, From: 5, To: 10}, true, false},
+		"beyond head":             {batchlog.TaskMove{Fence: 2, From: 5, To: 11}, false, false},
 	} {
-		r := New(batchlog.New(nil), nil, nil)
+		r := New(batchlog.New(nil), headEngine{head: 10}, nil)
 		e := r.entry("t")
 		e.known, e.cursor, e.fences = true, 5, map[uint64]struct{}{2: {}}
 		c.move.Task = "t"
