@@ -134,6 +134,7 @@ func (db *DB) SweepChains(ctx context.Context, age time.Duration) (chains int, b
 
 // Put adds: set the value of k in s.
 func (c *Chain) Put(s *Space, k Key, value []byte) {
+	c.room(len(value))
 	c.batch.Put(s, k, value)
 	c.stageSome()
 }
@@ -169,6 +170,17 @@ func (c *Chain) Size() int64 { return c.size + int64(c.batch.Size()) }
 
 // Err is the first mistake or failure so far, or nil: what Commit would return.
 func (c *Chain) Err() error { return errors.Join(c.err, c.batch.err, c.stalled) }
+
+// room stages what was collected before a large value: together they could be more than a batch takes.
+func (c *Chain) room(size int) {
+	if size < chainPiece || c.batch.Len() == 0 {
+		return
+	}
+	c.flush()
+	if c.err == nil && c.stalled != nil && c.batch.Size()+size > MaxValueBytes {
+		c.err = c.stalled // what waits for space is as much as may wait
+	}
+}
 
 func (c *Chain) stageSome() {
 	if c.batch.Size() >= chainPiece {
