@@ -253,9 +253,13 @@ func (db *DB) loadBlob(ctx context.Context, ref BlobRef) (_ []byte, err error) {
 	return value, nil
 }
 
-// PutRef adds: set the value of k in s to the blob that ref refers to. It is an [ErrNotFound] to write a reference to a blob that isn't
-// there.
+// PutRef adds: set the value of k in s to the blob that ref refers to. It is a *[BlobRefError] to write a reference to a blob that isn't
+// there, or has another size.
 func (b *Batch) PutRef(s *Space, k Key, ref BlobRef) {
+	if (ref.Size < 0 || ref.Size > MaxBlobBytes) && b.accepts(s) {
+		b.fail(&BlobRefError{Ref: ref, Space: s, Key: bytes.Clone(k), Size: -1})
+		return
+	}
 	before := b.proposal.Count
 	b.add(OpPut, s, k, AppendBlobRef(make([]byte, 0, blobRefBytes), ref))
 	b.proposal.Blobs += b.proposal.Count - before

@@ -62,6 +62,30 @@ func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 // Unwrap returns what is wrong with the bytes.
 func (e *CorruptError) Unwrap() error { return e.Err }
 
+// A BlobRefError says that a reference to a blob is put that refers to nothing: no content has that hash, or what has it is of another size. It is an
+// [ErrNotFound].
+type BlobRefError struct {
+	Ref   BlobRef
+	Space *Space
+	Key   Key
+	Size  int64 // of the content that has the hash; -1: none has, or the reference names a size that no content has
+}
+
+func (e *BlobRefError) Error() string {
+	s := fmt.Sprintf("put of %s in space %s: blob %s of %d bytes", e.Key, e.Space, e.Ref, e.Ref.Size)
+	switch {
+	case e.Ref.Size < 0 || e.Ref.Size > MaxBlobBytes:
+		return s + ": no blob has that size"
+	case e.Size >= 0:
+		return fmt.Sprintf("%s: the content with that hash has %d", s, e.Size)
+	default:
+		return s + ": not found; store its content first"
+	}
+}
+
+// Is reports whether target is [ErrNotFound].
+func (e *BlobRefError) Is(target error) bool { return target == ErrNotFound }
+
 // A GapError says which commits are missing. It is an [ErrGap].
 type GapError struct {
 	From   ID // the first commit that was asked for and is not there

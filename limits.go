@@ -22,6 +22,8 @@ const (
 	// MaxShared bounds the memory that keys and values of one iteration may share: 1 MiB, or the
 	// size of a single commit or entry that is larger.
 	MaxShared = 1 << 20
+	// MaxBlobBytes bounds the size that a reference to a blob may name: 4 EiB. What bounds blobs is the disk.
+	MaxBlobBytes = 1 << 62
 	// MaxHookedChainBytes bounds what pre-commit hooks that need all of their ops at once are given of a chain: 32 MiB, encoded.
 	MaxHookedChainBytes = 32 << 20
 )

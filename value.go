@@ -63,7 +63,7 @@ func ParseValue(stored []byte) (value []byte, ref *BlobRef, err error) {
 		if len(rest) > 32 {
 			size, n = binary.Uvarint(rest[32:])
 		}
-		if n <= 0 || 32+n != len(rest) || size > 1<<62 {
+		if n <= 0 || 32+n != len(rest) || size > MaxBlobBytes {
 			break
 		}
 		ref := &BlobRef{Size: int64(size)}

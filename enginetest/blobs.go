@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ var blobTests = []test{
 	{"NotFound", testBlobNotFound},
 	{"PlainValues", testBlobPlainValues},
 	{"PutRef", testBlobPutRef},
-	{"MissingRefused", testBlobMissingRefused},
+	{"RefRefused", testBlobRefRefused},
 	{"Scans", testBlobScans},
 	{"Tails", testBlobTails},
 	{"Overwritten", testBlobOverwritten},
@@ -241,33 +242,63 @@ func testBlobPutRef(t *testing.T, open Open) {
 	}
 }
 
-// A reference to a blob that is not there is an ErrNotFound, and nothing of the commit is written.
-func testBlobMissingRefused(t *testing.T, open Open) {
+// A reference that refers to nothing, as there is no such content or it has another size, is a *BlobRefError however it is put, and nothing of the commit is
+// written.
+func testBlobRefRefused(t *testing.T, open Open) {
 	db := plain(t, open)
-	store(t, db, nil) // or skip
+	there := store(t, db, content(5, 1000)) // or skip
 	s := db.Space("s")
-	missing := batchlog.BlobRef{Hash: [32]byte{1, 2, 3}, Size: 5}
-	var b batchlog.Batch
-	b.Put(s, batchlog.K(1), nil)
-	b.PutRef(s, batchlog.K(2), missing)
-	_, err := db.Write(within(t), &b)
-	wantErr(t, "batch", err, batchlog.ErrNotFound)
-	_, err = db.Update(within(t), func(tx *batchlog.Tx) error {
-		tx.Put(s, batchlog.K(1), nil)
-		tx.PutRef(s, batchlog.K(2), missing)
-		return nil
-	})
-	wantErr(t, "transaction", err, batchlog.ErrNotFound)
-	if c, err := db.Chain(within(t)); err == nil {
-		check(t, c.Close())
-		for _, size := range []int{1, 10_000} {
-			c := chain(t, db)
-			c.PutRef(s, batchlog.K(2), missing)
-			for i := range size {
-				c.Put(s, batchlog.K(i), make([]byte, 100))
+	for name, c := range map[string]struct {
+		ref  batchlog.BlobRef
+		size int64 // of what is there
+	}{
+		"missing":      {batchlog.BlobRef{Hash: [32]byte{1, 2, 3}, Size: 5}, -1},
+		"smaller":      {batchlog.BlobRef{Hash: there.Hash, Size: there.Size - 1}, there.Size},
+		"larger":       {batchlog.BlobRef{Hash: there.Hash, Size: there.Size + 1}, there.Size},
+		"empty":        {batchlog.BlobRef{Hash: there.Hash}, there.Size},
+		"largest":      {batchlog.BlobRef{Hash: there.Hash, Size: batchlog.MaxBlobBytes}, there.Size},
+		"impossible":   {batchlog.BlobRef{Hash: there.Hash, Size: math.MaxInt64}, -1},
+		"less than no": {batchlog.BlobRef{Hash: there.Hash, Size: -1}, -1},
+	} {
+		refused := func(how string, err error) {
+			t.Helper()
+			var refused *batchlog.BlobRefError
+			if !errors.As(err, &refused) || !errors.Is(err, batchlog.ErrNotFound) || refused.Ref != c.ref || refused.Size != c.size ||
+				!refused.Space.Equal(s) || !bytes.Equal(refused.Key, batchlog.K(2)) {
+				t.Errorf("%s: %s: %v, want a *BlobRefError that names the key", name, how, err)
 			}
-			_, err = c.Commit(within(t))
-			wantErr(t, "chain", err, batchlog.ErrNotFound)
+		}
+		var b batchlog.Batch
+		b.Put(s, batchlog.K(1), nil)
+		b.PutRef(s, batchlog.K(2), c.ref)
+		_, err := db.Write(within(t), &b)
+		refused("batch", err)
+		_, err = db.Update(within(t), func(tx *batchlog.Tx) error {
+			tx.Put(s, batchlog.K(1), nil)
+			tx.PutRef(s, batchlog.K(2), c.ref)
+			return nil
+		})
+		refused("transaction", err)
+		if _, err := db.Chain(within(t)); err == nil {
+			for _, size := range []int{1, 10_000} {
+				for _, behind := range []bool{false, true} {
+					c2 := chain(t, db)
+					fill := func() {
+						for i := range size {
+							c2.Put(s, batchlog.K("fill", i), make([]byte, 100))
+						}
+					}
+					if behind {
+						fill()
+					}
+					c2.PutRef(s, batchlog.K(2), c.ref)
+					if !behind {
+						fill()
+					}
+					_, err = c2.Commit(within(t))
+					refused(fmt.Sprintf("chain of %d, behind: %t", size, behind), err)
+				}
+			}
 		}
 	}
 	if h := head(t, db); h != 0 {

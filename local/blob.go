@@ -154,7 +154,7 @@ func (e *engine) convertValues(ctx context.Context, ops []byte, count int) (conv
 	return converted, blobs, err
 }
 
-// keepBlobs makes sure that the blobs which ops refer to are there, and stay until the store knows of the references.
+// keepBlobs makes sure that the blobs which ops refer to are there, in the size that they say, and stay until the store knows of the references.
 func (e *engine) keepBlobs(ops []byte, count int) error {
 	return batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 		if kind != batchlog.OpPut {
@@ -165,16 +165,30 @@ func (e *engine) keepBlobs(ops []byte, count int) error {
 			return err
 		}
 		e.recent.keep(ref.Hash)
-		there, err := e.blobs.Has(ref.Hash)
-		if err != nil {
+		size, there, err := e.blobs.Size(ref.Hash)
+		switch {
+		case err != nil:
 			return blobError(err)
-		}
-		if !there {
-			_, own, _ := batchlog.SplitKey(key)
-			return fmt.Errorf("put of %s: blob %s: %w; store its content first", batchlog.Key(own), ref, batchlog.ErrNotFound)
+		case !there:
+			return e.refError(key, *ref, -1)
+		case size != ref.Size:
+			return e.refError(key, *ref, size)
 		}
 		return nil
 	})
+}
+
+// refError says that a reference refers to nothing, as what has the hash has that size.
+func (e *engine) refError(key []byte, ref batchlog.BlobRef, size int64) error {
+	path, own, err := batchlog.SplitKey(key)
+	if err != nil {
+		return err
+	}
+	s, err := e.db.SpaceAt(path)
+	if err != nil {
+		return err
+	}
+	return &batchlog.BlobRefError{Ref: ref, Space: s, Key: bytes.Clone(own), Size: size}
 }
 
 // A BlobSweep is what a sweep of blobs has found.

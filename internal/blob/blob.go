@@ -98,15 +98,21 @@ func Open(o Options) (*Store, error) {
 // Has reports whether the content with that hash is here. As for [Store.Put], a file whose size or footer does not hold is
 // none: putting the content mends it.
 func (s *Store) Has(h Hash) (bool, error) {
+	_, ok, err := s.Size(h)
+	return ok, err
+}
+
+// Size is the size of the content with that hash, in bytes; ok is false if it is not here, as [Store.Has] says.
+func (s *Store) Size(h Hash) (size int64, ok bool, err error) {
 	f, err := s.open(h)
 	var damage *DamageError
 	switch {
 	case err == nil:
-		return true, f.Close()
+		return f.size, true, f.Close()
 	case errors.Is(err, fs.ErrNotExist), errors.As(err, &damage):
-		return false, nil
+		return 0, false, nil
 	default:
-		return false, err
+		return 0, false, err
 	}
 }
 
