@@ -223,9 +223,29 @@ func openUndo(t *testing.T, fs vfs.FS, sizes inverseSizes) *Store {
 	return s
 }
 
-// TestInverses applies commits of all kinds in groups of all sizes, with crashes between, and compares each inverse with what the commit has changed.
+// openUndoOther opens a store that keeps inverses, with sizes and options that are not those of the last time: nothing that is on the disk may be taken
+// for something else because of them.
+func openUndoOther(t *testing.T, fs vfs.FS, rng *rand.Rand) *Store {
+	t.Helper()
+	o := testOptions(fs, 0)
+	o.MemTableBytes = smallMemTable << (2 * rng.IntN(6))
+	o.CacheBytes = 1 << (10 + rng.IntN(12))
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() }) // the test has looked at what matters
+	s.SetUndo(true)
+	s.undo.sizes = defaultInverseSizes
+	if rng.IntN(2) == 0 {
+		s.undo.sizes = inverseSizes{block: 300, part: 100, inline: 200, memory: 400, latest: 1000}
+	}
+	return s
+}
+
+// TestInverses applies commits of all kinds in groups of all sizes, with crashes between after which options are others, and compares each inverse with what the commit has changed.
 func TestInverses(t *testing.T) {
-	seeds := uint64(40)
+	seeds := uint64(24)
 	if testing.Short() {
 		seeds = 6
 	}
@@ -233,11 +253,7 @@ func TestInverses(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: []int{1, 2000, 40_000}[seed%3]}
 		fs := crashfs.New()
-		sizes := defaultInverseSizes
-		if seed%2 == 0 {
-			sizes = inverseSizes{block: 300, part: 100, inline: 200, memory: 400, latest: 1000}
-		}
-		s := openUndo(t, fs, sizes)
+		s := openUndoOther(t, fs, rng)
 		syncRoot(t, fs)
 		states := []model{{}}
 		var records []batchlog.Record
@@ -248,15 +264,17 @@ func TestInverses(t *testing.T) {
 			state.applyTo(t, r)
 			states = append(states, state)
 		}
-		crash := batchlog.ID(rng.IntN(len(records)))
+		crash := 1 + rng.IntN(60)
 		for int(s.Applied()) < len(records) {
 			n := min(1+rng.IntN(40), len(records)-int(s.Applied()))
 			apply(t, s, records[s.Applied():][:n]...)
-			if crash > 0 && s.Applied() > crash {
-				crash = 0
+			if crash > 0 && int(s.Applied()) > crash {
 				fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rng})
 				_ = s.Close() // of the machine that has lost its power
-				s = openUndo(t, fs, sizes)
+				s = openUndoOther(t, fs, rng)
+				if crash += 1 + rng.IntN(100); crash > len(records) {
+					crash = 0
+				}
 			}
 		}
 		for id := batchlog.ID(1); int(id) < len(states); id++ {

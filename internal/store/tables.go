@@ -290,22 +290,60 @@ func (s *Store) chainBatchBytes() int64 { return min(chainBatchBytes, s.opts.Mem
 
 // applyChain makes the changes of a chain, and moves the mark, as one.
 func (s *Store) applyChain(r *batchlog.Record, undo bool) error {
-	if r.Chain.Bytes <= s.chainBatchBytes() {
-		whole, err := inMemory(r)
-		if err != nil {
-			return err
+	inverse := inverseNone
+	if undo {
+		// What is there decides, not what the tables would be made for now: with another size of the memtables the tables of a chain may have been taken in before a
+		// crash, and it be small enough for a batch today.
+		switch _, err := s.inverse(r.ID); {
+		case err == nil:
+			inverse = inverseThere
+		case errors.Is(err, batchlog.ErrNoInverse):
+			inverse = inverseWanted
+		default:
+			return fmt.Errorf("keep what a chain overwrites: %w", err)
 		}
-		if undo {
-			_, err = s.applyInverted([]batchlog.Record{whole})
-		} else {
-			err = s.applyBatch([]batchlog.Record{whole}, &extra{})
-		}
-		if err != nil {
-			return err
-		}
-		s.forget(r.Chain.File)
-		return nil
 	}
+	if r.Chain.Bytes <= s.chainBatchBytes() {
+		return s.applySmallChain(r, inverse)
+	}
+	return s.applyTables(r, inverse)
+}
+
+// A chainInverse is what is to be done about the inverse of a chain.
+type chainInverse uint8
+
+const (
+	inverseNone   chainInverse = iota // none is kept
+	inverseWanted                     // it has to be made
+	// inverseThere: it came with the tables of the chain, which are there as well, or some of them. What they have overwritten is no longer to be seen.
+	inverseThere
+)
+
+// applySmallChain applies a chain as a batch.
+func (s *Store) applySmallChain(r *batchlog.Record, inverse chainInverse) error {
+	whole, err := inMemory(r)
+	if err != nil {
+		return err
+	}
+	records := []batchlog.Record{whole}
+	switch inverse {
+	case inverseWanted:
+		_, err = s.applyInverted(records)
+	case inverseThere:
+		if err = s.noteInverseBlobs(r.ID); err == nil {
+			err = s.applyBatch(records, &extra{undo: true})
+		}
+	default:
+		err = s.applyBatch(records, &extra{})
+	}
+	if err == nil {
+		s.forget(r.Chain.File)
+	}
+	return err
+}
+
+// applyTables applies a chain by taking in its tables.
+func (s *Store) applyTables(r *batchlog.Record, inverse chainInverse) error {
 	if r.HasBlobs() {
 		if err := s.indexBlobs(r); err != nil {
 			return err
@@ -316,13 +354,14 @@ func (s *Store) applyChain(r *batchlog.Record, undo bool) error {
 		return err
 	}
 	stretches := slices.Clone(t.names)
-	if undo {
-		inverse, err := s.invertChain(r, len(stretches))
+	undo := inverse != inverseNone
+	if inverse == inverseWanted {
+		made, err := s.invertChain(r, len(stretches))
 		if err != nil {
 			return fmt.Errorf("keep what a chain overwrites: %w", err)
 		}
 		// Together: where the first of the tables are, the inverse is.
-		stretches[0] = append(slices.Clip(stretches[0]), inverse...)
+		stretches[0] = append(slices.Clip(stretches[0]), made...)
 	}
 	// The tables come first and the mark, with the ops that came too late for the tables, after. Whoever reads between is shown
 	// the store as it was before. After a crash between, the tables may be there and the mark not: then the log is applied again from the mark on, all ops of the

@@ -98,12 +98,8 @@ func inlineCount(v inverse) int {
 	return v.count
 }
 
-// invertChain makes the inverse of a chain whose file has so many stretches and returns the tables with it; none if it is there already: after a crash the
-// tables of the chain may be as well, and what they have overwritten is no longer to be seen.
+// invertChain makes the inverse of a chain whose file has so many stretches and returns the tables with it.
 func (s *Store) invertChain(r *batchlog.Record, stretches int) (tables []string, err error) {
-	if _, err := s.inverse(r.ID); !errors.Is(err, batchlog.ErrNoInverse) {
-		return nil, err
-	}
 	layers, err := stretchLayers(r.Chain, stretches)
 	if err != nil {
 		return nil, err
