@@ -60,6 +60,7 @@ const (
 type Store struct {
 	opts        Options
 	fs          *patientFS
+	summed      *summedFS
 	lock        *pebble.Lock
 	db          *pebble.DB
 	left        bool // Pebble's opening hangs, and is left behind
@@ -109,7 +110,8 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, compactions: newCompactions()}
 	s.undo.sizes = defaultInverseSizes
-	s.fs = newPatientFS(o.FS, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
+	s.summed = &summedFS{FS: o.FS}
+	s.fs = newPatientFS(s.summed, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
 	s.open.snapshots = map[*Snapshot]struct{}{}
 	s.staged.tables = map[[16]byte]*Tables{}
 	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
