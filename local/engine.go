@@ -155,28 +155,51 @@ func (e *engine) Configure(ctx context.Context, c batchlog.LogConfig, paths [][]
 			return batchlog.Plan{}, fmt.Errorf("settings for a space other than the root: %w in this version", batchlog.ErrUnsupported)
 		}
 	}
-	plan := e.plan(e.log.Config(), c)
-	if dryRun || len(plan.Changes) == 0 {
+	if dryRun {
+		return e.plan(e.config(), c), nil
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(e.ctx, func() { stop(batchlog.ErrClosed) })()
+	select {
+	case e.configuring <- struct{}{}:
+		defer func() { <-e.configuring }()
+	case <-ctx.Done():
+		return batchlog.Plan{}, context.Cause(ctx)
+	}
+	if e.closed.Load() {
+		return batchlog.Plan{}, batchlog.ErrClosed
+	}
+	plan := e.plan(e.config(), c)
+	if len(plan.Changes) == 0 && !e.settings.unsettled() {
 		return plan, nil
 	}
-	e.configuring.Lock()
-	defer e.configuring.Unlock()
+	return plan, e.configure(ctx, c)
+}
+
+// configure has the settings of the log be c. Its caller holds e.configuring.
+func (e *engine) configure(ctx context.Context, c batchlog.LogConfig) error {
 	turn := e.endUndo
 	if c.Undo {
 		turn = e.beginUndo
 	}
 	if err := turn(ctx); err != nil {
-		return plan, err
+		return err
 	}
-	err = e.log.Configure(c)
-	if e.store.Undo() && !e.log.Config().Undo {
+	err := e.makeDirs(c)
+	if err == nil {
+		err = e.settings.set(c)
+	}
+	now := e.config()
+	e.log.Use(e.settings.log())
+	if e.store.Undo() && !now.Undo {
 		_ = e.lines.Hold(ctx, batchlog.ReadOptions{}) // so that what was acknowledged so far has its inverse; should ctx end, the last ones have none
 	}
-	if err == nil || !c.Undo { // else the disk may say that it is on
-		e.store.SetUndo(e.log.Config().Undo)
+	if !c.Undo || !e.settings.unsettled() { // else the disk may say that it is on
+		e.store.SetUndo(now.Undo)
 	}
-	e.blobBytes.Store(int64(e.log.Config().BlobBytes))
-	return plan, err
+	e.blobBytes.Store(int64(now.BlobBytes))
+	return err
 }
 
 // plan says what changes between two settings.
@@ -237,7 +260,7 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 		Epoch: e.identity.Epoch, UUID: e.identity.UUID, Session: e.session, State: "open",
 		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
 		Undo:  undo,
-		Logs:  []batchlog.LogStatus{e.log.Status()},
+		Logs:  []batchlog.LogStatus{e.logStatus()},
 		Store: e.store.Status(),
 	}
 	switch failed := e.failed(); {
@@ -247,6 +270,13 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 		s.State, s.Reason = "no space", "the disk is full; writes are taken again when there is space"
 	}
 	return s, nil
+}
+
+func (e *engine) logStatus() batchlog.LogStatus {
+	s := e.log.Status()
+	s.Config = e.config()
+	s.Name = s.Config.Name
+	return s
 }
 
 // failed is why no writes are taken until the database is opened again, or nil.

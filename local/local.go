@@ -8,6 +8,7 @@
 //
 //	LOCK, OWNER     who has it open
 //	database        its uuid, epoch and format version
+//	settings        how its commits are kept
 //	log/main/       the log: manifest, segments, and the ops of chains; older ones may be in warm directories elsewhere
 //	blobs/          large values, by the hash of their content
 //	chains/         chains that are not committed yet
@@ -130,6 +131,7 @@ func checkConfig(c batchlog.LogConfig) (batchlog.LogConfig, error) {
 	if c.Name == "" {
 		c.Name = batchlog.DefaultLog
 	}
+	c.Dirs, c.Warm = slices.Clone(c.Dirs), slices.Clone(c.Warm) // the caller may use its own again
 	switch {
 	case c.Name != batchlog.DefaultLog:
 		return unsupported("another log than main")

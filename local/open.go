@@ -50,7 +50,8 @@ type engine struct {
 	recent   recentBlobs
 	chains   staging
 
-	configuring  sync.Mutex // held by who changes settings
+	settings     *settingsFile
+	configuring  chan struct{} // held by who changes settings
 	backfill     backfilling
 	blobBytes    atomic.Int64              // LogConfig.BlobBytes
 	blobCommits  atomic.Int64              // commits under way that refer to blobs
@@ -81,7 +82,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 			return nil, fmt.Errorf("directory of the database: %w", err)
 		}
 	}
-	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1)}
+	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
 	e.backfill.hold.Store(math.MaxUint64)
 	e.chains.stages = map[*stage]struct{}{}
 	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
@@ -96,8 +97,11 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	if e.identity, err = openIdentity(o.FS, dir); err != nil {
 		return nil, err
 	}
-	logDir := filepath.Join(dir, logsName, o.Log.Name)
+	logDir := e.logDir()
 	if err := disk.MakeDir(o.FS, logDir); err != nil {
+		return nil, err
+	}
+	if err := e.openSettings(); err != nil {
 		return nil, err
 	}
 	if e.store, err = store.Open(store.Options{
@@ -108,12 +112,13 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		return nil, err
 	}
 	if e.log, err = seglog.Open(seglog.Options{
-		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID, Defaults: o.Log,
+		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
+		Settings: e.settings.log(),
 	}, e.store.Applied()); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	e.blobBytes.Store(int64(e.log.Config().BlobBytes))
-	e.store.SetUndo(e.log.Config().Undo)
+	e.blobBytes.Store(int64(e.config().BlobBytes))
+	e.store.SetUndo(e.config().Undo)
 	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName), Claim: e.recent.keep}); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", chainError(err))
 	}
@@ -145,6 +150,8 @@ func (e *engine) Close() error {
 		defer func() { <-e.trimming }()
 		e.backfill.Lock()
 		defer e.backfill.Unlock()
+		e.configuring <- struct{}{} // what is written after this, whoever opens the database next would not expect
+		defer func() { <-e.configuring }()
 		e.lines.Close()
 		if e.store.Failed() == nil && !e.store.NoSpace() {
 			if err := errors.Join(e.flush(context.Background(), e.store.Applied()), e.keepTaken(context.Background())); err != nil {

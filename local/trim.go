@@ -17,7 +17,7 @@ func (e *engine) trimLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(trimInterval(e.log.Config().HotTTL)):
+		case <-time.After(trimInterval(e.config().HotTTL)):
 		}
 		if err := e.trim(ctx); err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("log not trimmed; it will be tried again", "err", err)
@@ -52,7 +52,7 @@ func (e *engine) trim(ctx context.Context) error {
 	if e.readOnly() {
 		return nil // nothing more is written, the table of segments included
 	}
-	c := e.log.Config()
+	c := e.config()
 	e.log.RollIfOlder(e.opts.Now(), c.HotTTL)
 	return errors.Join(e.warm(ctx), e.drop(ctx, keepTTL(c)))
 }

@@ -38,7 +38,7 @@ func (e *engine) inverseError(err error) error {
 // beginUndo has the store keep inverses. When it returns all commits without one are durably applied, so that none of them is applied again
 // after a crash: then a chain may have overwritten already what its inverse would be made of.
 func (e *engine) beginUndo(ctx context.Context) error {
-	if e.log.Config().Undo {
+	if e.config().Undo {
 		return nil
 	}
 	e.store.SetUndo(true)
@@ -56,7 +56,7 @@ func (e *engine) beginUndo(ctx context.Context) error {
 // endUndo is called before inverses are no longer kept. When it returns all commits that are in the log by now have theirs, durably: commits that are applied
 // later, or again after a crash, get none.
 func (e *engine) endUndo(ctx context.Context) error {
-	if !e.log.Config().Undo {
+	if !e.config().Undo {
 		return nil
 	}
 	err := e.lines.Hold(ctx, batchlog.ReadOptions{})
@@ -71,7 +71,7 @@ func (e *engine) endUndo(ctx context.Context) error {
 
 // undoStatus is which commits from oldest up to applied can be taken back.
 func (e *engine) undoStatus(oldest, applied batchlog.ID) (batchlog.UndoStatus, error) {
-	s := batchlog.UndoStatus{On: e.log.Config().Undo}
+	s := batchlog.UndoStatus{On: e.config().Undo}
 	rows, err := e.store.Inverses()
 	if err != nil {
 		return s, err

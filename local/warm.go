@@ -10,7 +10,7 @@ import (
 // warm moves sealed segments that are past their time in the database's directory to warm ones, with what their commits have overwritten. Nobody who needs the
 // log is in the way: whoever follows it finds them there.
 func (e *engine) warm(ctx context.Context) error {
-	c := e.log.Config()
+	c := e.config()
 	if len(c.Warm) > 0 {
 		_, _, last := e.log.Expired(e.opts.Now(), c.HotTTL)
 		if last > e.log.LastWarm() {

@@ -272,11 +272,7 @@ func (l *Log) create() error {
 	if err := l.checkNew(); err != nil {
 		return err
 	}
-	l.mu.config = l.opts.Defaults
-	if err := l.makeDirs(l.dirs(l.mu.config)); err != nil {
-		return err
-	}
-	p, err := l.prepare(min(firstSegmentBytes, segmentBytes(l.mu.config)), 0)
+	p, err := l.prepare(min(firstSegmentBytes, l.settings().segmentBytes()), 0)
 	if err != nil {
 		return fmt.Errorf("first segment: %w", err)
 	}
@@ -291,17 +287,9 @@ func (l *Log) create() error {
 	return l.writeManifest()
 }
 
-// segmentBytes is the size of a segment under these settings.
-func segmentBytes(c batchlog.LogConfig) int64 {
-	if c.SegmentBytes == 0 {
-		return batchlog.DefaultSegmentBytes
-	}
-	return c.SegmentBytes
-}
-
 // nextSize is how large the segment after one of that size is: a small database has small files.
 func (l *Log) nextSize(size int64) int64 {
-	return min(segmentBytes(l.Config()), max(size, firstSegmentBytes)*4)
+	return min(l.settings().segmentBytes(), max(size, firstSegmentBytes)*4)
 }
 
 // removeFile removes the file of a segment that is no longer in the table.

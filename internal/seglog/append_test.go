@@ -72,9 +72,7 @@ func TestSegmentSizes(t *testing.T) {
 	}
 	// Larger segments from now on, and smaller ones.
 	for _, size := range []int64{8 << 20, 64 << 10} {
-		if err := w.log.Configure(batchlog.LogConfig{Name: "main", SegmentBytes: size}); err != nil {
-			t.Fatal(err)
-		}
+		w.log.Use(Settings{SegmentBytes: size})
 		w.fill(w.log.Status().Segments+2, 300<<10)
 		segs := w.segs()
 		if got := segs[len(segs)-1].size; got > max(size, 400<<10) || size == 8<<20 && got != size {
@@ -433,11 +431,11 @@ func TestOpenTooShort(t *testing.T) {
 	l.Close()
 }
 
-// Segments are striped over the configured directories, which are made; one that fails is passed over.
+// Segments are striped over the configured directories; one that fails is passed over.
 func TestDirs(t *testing.T) {
 	fs := &watch{FS: crashfs.New()}
 	o := options(fs, batchlog.MinSegmentBytes)
-	o.Defaults.Dirs = []string{"one", "/abs/two"}
+	o.Settings.Dirs = []string{"one", "/abs/two"}
 	w := begin(t, o)
 	w.fill(6, 2000)
 	used := map[string]int{}
@@ -451,9 +449,7 @@ func TestDirs(t *testing.T) {
 		t.Error(err)
 	}
 	w.wantRead(batchlog.First(), w.all)
-	if err := w.log.Configure(batchlog.LogConfig{Name: "main", SegmentBytes: batchlog.MinSegmentBytes, Dirs: []string{"three", "four/deep"}}); err != nil {
-		t.Fatal(err)
-	}
+	w.use("three", "four/deep")
 	broken := ""
 	fs.on(func(op, name string, _ int64) error {
 		if op == "write" && isPrepared(name) {
@@ -475,11 +471,11 @@ func TestDirs(t *testing.T) {
 	w.wantRead(batchlog.First(), w.all)
 }
 
-// A directory of segments outlasts a power cut as what is in it does.
+// What is in a directory of segments outlasts a power cut.
 func TestDirsDurable(t *testing.T) {
 	crash := crashfs.New()
 	o := options(crash, batchlog.MinSegmentBytes)
-	o.Defaults.Dirs = []string{"made/for/it"}
+	o.Settings.Dirs = []string{"made/for/it"}
 	if err := crash.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -488,9 +484,7 @@ func TestDirsDurable(t *testing.T) {
 	}
 	w := begin(t, o)
 	w.fill(3, 3000)
-	if err := w.log.Configure(batchlog.LogConfig{Name: "main", SegmentBytes: batchlog.MinSegmentBytes, Dirs: []string{"and/this"}}); err != nil {
-		t.Fatal(err)
-	}
+	w.use("and/this")
 	w.fill(6, 3000)
 	crashed := crash.CrashClone(vfs.CrashCloneCfg{})
 	o.FS = crashed

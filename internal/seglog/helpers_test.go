@@ -49,19 +49,40 @@ func options(fs vfs.FS, segmentBytes int64) Options {
 			binary.BigEndian.PutUint64(u[8:], made)
 			return u
 		},
-		Defaults: batchlog.LogConfig{Name: "main", SegmentBytes: segmentBytes},
+		Settings: Settings{SegmentBytes: segmentBytes},
 	}
 }
 
 // begin opens a new log.
 func begin(t *testing.T, o Options) *world {
 	t.Helper()
-	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	w := &world{t: t, opts: o, time: 1_000_000, step: 1000}
+	w.makeDir("")
+	for _, dir := range o.Settings.Dirs {
+		w.makeDir(dir)
+	}
 	w.open()
 	return w
+}
+
+// use has the next segments be in these directories.
+func (w *world) use(dirs ...string) {
+	w.t.Helper()
+	for _, dir := range dirs {
+		w.makeDir(dir)
+	}
+	w.opts.Settings.Dirs = dirs
+	w.log.Use(w.opts.Settings)
+}
+
+func (w *world) makeDir(name string) {
+	w.t.Helper()
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	if err := disk.MakeDir(w.opts.FS, name); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) open() {

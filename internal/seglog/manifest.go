@@ -17,16 +17,16 @@ import (
 // dropped; see [disk.AppendDocument]:
 //
 //	batchlog manifest 1 9ae0daaf
-//	{ "config": { … }, "segments": [ … ] }
+//	{ "segments": [ … ] }
 const (
 	manifestName    = "manifest"
 	manifestVersion = 1
 )
 
 type manifest struct {
-	Config   batchlog.LogConfig `json:"config"`
-	Trimmed  int64              `json:"trimmed,omitempty"` // time of the newest commit that was dropped
-	Segments []manifestSegment  `json:"segments"`
+	Config   *batchlog.LogConfig `json:"config,omitempty"`  // is only read: see [LegacyConfig]
+	Trimmed  int64               `json:"trimmed,omitempty"` // time of the newest commit that was dropped
+	Segments []manifestSegment   `json:"segments"`
 }
 
 type manifestSegment struct {
@@ -69,7 +69,7 @@ func (l *Log) writeManifest() error {
 
 // tableLocked is the table as the manifest holds it.
 func (l *Log) tableLocked() manifest {
-	m := manifest{Config: l.mu.config, Trimmed: l.mu.trimmed}
+	m := manifest{Trimmed: l.mu.trimmed}
 	for _, s := range l.mu.segments {
 		m.Segments = append(m.Segments, s.manifest())
 	}
@@ -137,7 +137,7 @@ func (l *Log) readManifest() (*manifest, error) {
 
 // load takes over the table m, finds where the active segment ends, and removes what a crash left behind.
 func (l *Log) load(m *manifest) error {
-	l.mu.config, l.mu.trimmed = m.Config, m.Trimmed
+	l.mu.trimmed = m.Trimmed
 	for i, ms := range m.Segments {
 		s := &seg{
 			name: ms.Name, dir: ms.Dir, warm: ms.Warm, first: ms.First, last: ms.Last, size: ms.Size,

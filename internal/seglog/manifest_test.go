@@ -36,7 +36,7 @@ func TestManifest(t *testing.T) {
 		t.Fatalf("without a manifest: %v", err)
 	}
 	want := manifest{
-		Config:  batchlog.LogConfig{Name: "main", HotTTL: time.Hour, Dirs: []string{"a", "/b"}, SegmentBytes: 1 << 20},
+		Config:  &batchlog.LogConfig{Name: "main", HotTTL: time.Hour, Dirs: []string{"a", "/b"}, SegmentBytes: 1 << 20},
 		Trimmed: 12345,
 		Segments: []manifestSegment{
 			{Name: "1.seg", Dir: "a", State: "sealed", First: 1, Last: 9, End: 1 << 40, Size: 1<<40 + 1, Oldest: 1, Newest: 2, Hash: strings.Repeat("0f", 32)},

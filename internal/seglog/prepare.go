@@ -174,7 +174,7 @@ func (l *Log) prepareLoop() {
 // prepare makes a file of size bytes. On a full disk it tries smaller ones down to need, and the next directory if
 // one fails.
 func (l *Log) prepare(size, need int64) (*prepared, error) {
-	dirs := l.Config().Dirs
+	dirs := l.settings().Dirs
 	if len(dirs) == 0 {
 		dirs = []string{""}
 	}
@@ -196,7 +196,7 @@ func (l *Log) prepare(size, need int64) (*prepared, error) {
 		if !noSpace(err) {
 			return nil, err
 		}
-		if size <= max(need, min(firstSegmentBytes, segmentBytes(l.Config()))) {
+		if size <= max(need, min(firstSegmentBytes, l.settings().segmentBytes())) {
 			return nil, fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 		}
 	}

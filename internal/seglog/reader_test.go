@@ -503,9 +503,7 @@ func TestAtOnce(t *testing.T) {
 					w.log.Expired(time.Now(), time.Hour)
 					w.log.RollIfOlder(time.Now(), 1)
 				case 2:
-					if err := w.log.Configure(batchlog.LogConfig{Name: "main", SegmentBytes: batchlog.MinSegmentBytes}); err != nil {
-						t.Error(err)
-					}
+					w.log.Use(Settings{SegmentBytes: batchlog.MinSegmentBytes})
 				default:
 					o := batchlog.LogOptions{From: []batchlog.Position{batchlog.Oldest(), batchlog.Now(), batchlog.Since(time.UnixMicro(1_050_000))}[i-3]}
 					if i == 3 {

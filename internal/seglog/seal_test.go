@@ -88,7 +88,7 @@ func TestSealFails(t *testing.T) {
 			t.Errorf("%s: appending has failed: %v", c.op, err)
 		}
 		fs.on(nil)
-		if err := w.log.Configure(w.log.Config()); err != nil { // the manifest is written for another reason
+		if err := w.log.writeManifest(); err != nil { // the manifest is written for another reason
 			t.Fatal(err)
 		}
 		w.wantRead(batchlog.First(), w.all)

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,9 +32,8 @@ type Options struct {
 	Epoch    batchlog.Epoch
 	Logger   *slog.Logger
 	// NewUUID makes the names of segments.
-	NewUUID func() segment.UUID
-	// Defaults are the settings of a log that is new.
-	Defaults batchlog.LogConfig
+	NewUUID  func() segment.UUID
+	Settings Settings
 }
 
 // A Log is a log in a directory. It owns two goroutines, prepareLoop and sealLoop; Open starts them, Close ends them.
@@ -60,7 +58,7 @@ type Log struct {
 		sync.Mutex
 		segments []*seg // in order of ids, without holes; the last one is active
 		limbo    []*seg // dropped, but no manifest that says so is known to be durable: a crash may bring them back
-		config   batchlog.LogConfig
+		settings Settings
 		trimmed  int64 // time of the newest commit that was dropped, in microseconds since 1970; 0: none was
 		failed   error // the first failed write or sync; nothing is appended any more
 		closed   bool
@@ -103,6 +101,7 @@ const (
 func Open(o Options, durable batchlog.ID) (*Log, error) {
 	l := &Log{opts: o, sealWanted: make(chan struct{}, 1)}
 	l.ring.limit = ringBytes
+	l.mu.settings = o.Settings
 	m, err := l.readManifest()
 	switch {
 	case disk.NotExist(err):
@@ -198,40 +197,6 @@ func (l *Log) Kept() batchlog.ID {
 	return l.mu.segments[0].first
 }
 
-// Config is the settings of the log.
-func (l *Log) Config() batchlog.LogConfig {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.config
-}
-
-// Configure changes the settings. They are durable when it returns.
-func (l *Log) Configure(c batchlog.LogConfig) error {
-	if err := l.makeDirs(l.dirs(c)); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	old := l.mu.config
-	l.mu.config = c
-	l.mu.Unlock()
-	if err := l.writeManifest(); err != nil {
-		l.mu.Lock()
-		l.mu.config = old
-		l.mu.Unlock()
-		return err
-	}
-	return nil
-}
-
-// dirs are all directories of segments under these settings but the log's own.
-func (l *Log) dirs(c batchlog.LogConfig) []string {
-	dirs := slices.Clone(c.Dirs)
-	for _, dir := range c.Warm {
-		dirs = append(dirs, l.warmDir(dir))
-	}
-	return dirs
-}
-
 // makeDirs makes directories of segments and their parents, and the names of what it made durable.
 func (l *Log) makeDirs(dirs []string) error {
 	for _, dir := range dirs {
@@ -255,13 +220,11 @@ func (l *Log) makeDirs(dirs []string) error {
 	return nil
 }
 
-// Status is how the log is.
+// Status is how the log is, without its name and its settings.
 func (l *Log) Status() batchlog.LogStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := batchlog.LogStatus{
-		Name:     l.mu.config.Name,
-		Config:   l.mu.config,
 		First:    l.mu.segments[0].first,
 		Last:     l.Head(),
 		Segments: len(l.mu.segments),

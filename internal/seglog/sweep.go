@@ -20,10 +20,10 @@ func (l *Log) sweep() {
 		}
 		dirs[s.dir] = s.warm
 	}
-	for _, dir := range l.mu.config.Dirs {
+	for _, dir := range l.mu.settings.Dirs {
 		dirs[dir] = false
 	}
-	for _, dir := range l.mu.config.Warm {
+	for _, dir := range l.mu.settings.Warm {
 		dirs[l.warmDir(dir)] = true
 	}
 	for dir, warm := range dirs {

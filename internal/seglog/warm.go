@@ -74,7 +74,7 @@ func (l *Log) nextWarm(last batchlog.ID) (s *seg, turn int) {
 
 // warm moves a segment to the first of the warm directories that takes it; whose turn it is comes first.
 func (l *Log) warm(ctx context.Context, s *seg, turn int) (moved bool, err error) {
-	dirs := l.Config().Warm
+	dirs := l.settings().Warm
 	errs := []error{errors.New("no warm directory is configured")}
 	for i := range dirs {
 		moved, err := l.warmTo(ctx, s, l.warmDir(dirs[(turn+i)%len(dirs)]))
