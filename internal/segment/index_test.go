@@ -343,31 +343,35 @@ func TestSummaries(t *testing.T) {
 }
 
 // A block with too many spaces has no summary and is always read; the others keep theirs. The same holds from where the
-// blocks of a segment have too many together.
+// blocks of a segment have too many together: a block that has only spaces which are known by then has one all the same.
 func TestSummaryTooMany(t *testing.T) {
 	next := 0
 	add := func(m *maker, spaces int) {
 		var rec batchlog.Record
-		for range spaces {
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(next), nil)
+		for i := range max(spaces, -spaces) {
+			if spaces > 0 {
+				i = next
+				next++
+			}
+			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
 			rec.Count++
-			next++
 		}
 		m.add(rec)
 	}
 	for _, c := range []struct {
 		name   string
-		blocks []int // spaces of each, without the root
+		blocks []int // spaces of each, without the root: that many new ones, or, below zero, the first ones again
 		known  []bool
 	}{
 		{"block with as many as may be", []int{blockSpacesMax - 1, 1}, []bool{true, true}},
 		{"block with one more", []int{blockSpacesMax, 1}, []bool{false, true}},
 		{
-			"segment", append(slices.Repeat([]int{blockSpacesMax - 1}, indexSpacesMax/blockSpacesMax), 1, 20, 3),
-			append(slices.Repeat([]bool{true}, indexSpacesMax/blockSpacesMax), true, false, true),
+			"segment", append(slices.Repeat([]int{blockSpacesMax - 1}, indexSpacesMax/blockSpacesMax), 1, 20, 3, 11, 1, -1, -4000, 2, -100),
+			append(slices.Repeat([]bool{true}, indexSpacesMax/blockSpacesMax), true, false, true, true, false, true, true, false, true),
 		},
 	} {
 		m := newMaker(testHeader)
+		next = 0
 		for _, n := range c.blocks {
 			add(m, n)
 		}
@@ -387,6 +391,46 @@ func TestSummaryTooMany(t *testing.T) {
 		got, err := ParseIndex(x.Append(nil))
 		if err != nil || !reflect.DeepEqual(got, x) {
 			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// What is held of a block with very many spaces is bounded as its summary is.
+func TestSummaryMemory(t *testing.T) {
+	m := newMaker(testHeader)
+	var rec batchlog.Record
+	for i := range 20 * blockSpacesMax {
+		rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
+		rec.Count++
+	}
+	m.add(rec)
+	x := indexer{index: Index{First: 1}, salt: m.h.Salt(), hashes: map[uint32]struct{}{}}
+	g := m.groups[0]
+	if err := x.group(g, m.b[g.Offset+GroupHead:g.End()]); err != nil {
+		t.Fatal(err)
+	}
+	if len(x.spaces) > blockSpacesMax+1 || x.blocks[0] != nil {
+		t.Errorf("%d spaces are held of one block, whose summary would be of %d", len(x.spaces), len(x.blocks[0]))
+	}
+}
+
+// MayTouch is whether two sets have something in common, however large one or the other is.
+func TestMayTouch(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	some := func(n int) []uint32 {
+		all := make([]uint32, n)
+		for i := range all {
+			all[i] = r.Uint32N(3000)
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	}
+	for range 2000 {
+		b := Block{Spaces: some(r.IntN(60))}
+		positions := some(r.IntN(60))
+		want := slices.ContainsFunc(positions, func(p uint32) bool { return slices.Contains(b.Spaces, p) })
+		if got := b.MayTouch(positions); got != want {
+			t.Fatalf("%v and %v: %v", b.Spaces, positions, got)
 		}
 	}
 }
