@@ -1,9 +1,11 @@
 package batchlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -26,7 +28,7 @@ type Commit struct {
 // A lens is how the commits of one tail are looked at: which ops show.
 type lens struct {
 	db     *DB
-	opens  [][]byte              // open paths of the spaces that show; none: all
+	opens  [][]byte              // open paths of the spaces that show, as SortedPrefixes has them; none: all
 	recent atomic.Pointer[Space] // the space of the last op: the next one is mostly there as well
 }
 
@@ -114,7 +116,7 @@ func (c *Commit) Size() int {
 // shows reports whether an op on this stored key shows. The system's own keys do only if they are asked for.
 func (l *lens) shows(key []byte) bool {
 	if len(l.opens) > 0 {
-		return HasAnyPrefix(key, l.opens)
+		return HasSortedPrefix(key, l.opens)
 	}
 	return len(key) > 0 && key[0] == rootPrefix[0]
 }
@@ -128,6 +130,28 @@ func HasAnyPrefix(key []byte, prefixes [][]byte) bool {
 		}
 	}
 	return false
+}
+
+// SortedPrefixes is prefixes for [HasSortedPrefix]: in order, without those that another one covers. It is for engines.
+func SortedPrefixes(prefixes [][]byte) [][]byte {
+	sorted := slices.SortedFunc(slices.Values(prefixes), bytes.Compare)
+	kept := sorted[:0]
+	for _, p := range sorted {
+		if n := len(kept); n == 0 || !bytes.HasPrefix(p, kept[n-1]) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// HasSortedPrefix is [HasAnyPrefix] for what [SortedPrefixes] has returned. Work hardly grows with the number of prefixes.
+func HasSortedPrefix(key []byte, prefixes [][]byte) bool {
+	if len(prefixes) <= 8 {
+		return HasAnyPrefix(key, prefixes)
+	}
+	// As none covers another, only the last one that is not above the key can begin it.
+	at, found := slices.BinarySearchFunc(prefixes, key, bytes.Compare)
+	return found || at > 0 && bytes.HasPrefix(key, prefixes[at-1])
 }
 
 func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 
 	"github.com/bytespace/batchlog/bytewise"
@@ -22,8 +23,14 @@ type DB struct {
 	}
 }
 
-// spacesKnown bounds DB.spaces; when it is reached the table starts anew.
-const spacesKnown = 4096
+const (
+	// spacesKnown bounds DB.spaces. When it is reached, one space in spacesKept that is met anew takes the place of some other: of many spaces that
+	// are met in turn most of those that there is room for stay, and spaces that are not met any more give way.
+	spacesKnown = 4096
+	spacesKept  = 16
+	// spaceKnownBytes bounds the paths in DB.spaces.
+	spaceKnownBytes = 512
+)
 
 // New is the database over e. It is for those who write engines.
 func New(e Engine) *DB {
@@ -147,11 +154,28 @@ func (db *DB) spaceOf(path []byte) (*Space, error) {
 		return nil, err
 	}
 	s = &Space{db: db, prefix: append([]byte(nil), path...)}
+	db.remember(s)
+	return s, nil
+}
+
+// remember adds a space to those that are known, if it is its turn.
+func (db *DB) remember(s *Space) {
+	if len(s.prefix) > spaceKnownBytes {
+		return
+	}
+	db.spaces.RLock()
+	full := len(db.spaces.known) >= spacesKnown
+	db.spaces.RUnlock()
+	if full && rand.IntN(spacesKept) > 0 {
+		return
+	}
 	db.spaces.Lock()
 	defer db.spaces.Unlock()
 	if len(db.spaces.known) >= spacesKnown {
-		clear(db.spaces.known)
+		for other := range db.spaces.known { // any one
+			delete(db.spaces.known, other)
+			break
+		}
 	}
 	db.spaces.known[string(s.prefix)] = s
-	return s, nil
 }

@@ -44,6 +44,7 @@ func (db *DB) Tail(ctx context.Context, o TailOptions) iter.Seq2[*Commit, error]
 			}
 			l.opens = append(l.opens, open(s.prefix))
 		}
+		l.opens = SortedPrefixes(l.opens)
 		r, err := db.engine.Log(ctx, LogOptions{From: o.From, Until: o.Until, Within: l.opens, Brief: o.Brief})
 		if err != nil {
 			yield(nil, err)

@@ -1,10 +1,12 @@
 package batchlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -254,5 +256,78 @@ func TestSpacesKnown(t *testing.T) {
 	}
 	if after, err := db.spaceOf(db.Space(1).prefix); err != nil || !after.Equal(before) {
 		t.Error(after, err)
+	}
+}
+
+// A tail over more spaces than are remembered makes some of them anew, not all; and after a while it remembers those that it meets now.
+func TestManySpaces(t *testing.T) {
+	db := New(nil)
+	path := func(i int) []byte { return db.Space("many", i).prefix }
+	cycle := func(first, count int) (hits int) {
+		for i := range count {
+			p := path(first + i)
+			if db.spaces.known[string(p)] != nil {
+				hits++
+			}
+			if s, err := db.spaceOf(p); err != nil || string(s.prefix) != string(p) {
+				t.Fatal(s, err)
+			}
+		}
+		return hits
+	}
+	for _, count := range []int{spacesKnown + 1, spacesKnown * 5 / 4, 2 * spacesKnown} {
+		cycle(0, count)
+		hits := 0
+		for range 3 {
+			hits += cycle(0, count)
+		}
+		if share, least := float64(hits)/float64(3*count), 0.8*spacesKnown/float64(count); share < least {
+			t.Errorf("of %d spaces in turn %.0f%% are remembered, not %.0f%%", count, 100*share, 100*least)
+		}
+		if n := len(db.spaces.known); n > spacesKnown {
+			t.Errorf("%d spaces are remembered", n)
+		}
+	}
+	for range 60 {
+		cycle(1_000_000, spacesKnown/2)
+	}
+	if hits := cycle(1_000_000, spacesKnown/2); hits < spacesKnown*4/10 {
+		t.Errorf("%d of %d spaces that are met again and again are remembered", hits, spacesKnown/2)
+	}
+	long := db.Space(strings.Repeat("x", 10_000)).prefix
+	if s, err := db.spaceOf(long); err != nil || string(s.prefix) != string(long) || db.spaces.known[string(long)] != nil {
+		t.Error("a long path is remembered, or not found", err)
+	}
+}
+
+// A filter finds the same whether it has few spaces or many, and looks at few of them for each key.
+func TestSortedPrefixes(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	word := func() []byte {
+		b := make([]byte, r.IntN(5))
+		for i := range b {
+			b[i] = byte(r.IntN(3)) + 254*byte(r.IntN(2))
+		}
+		return b
+	}
+	for range 500 {
+		prefixes := make([][]byte, r.IntN(60))
+		for i := range prefixes {
+			prefixes[i] = append(word(), word()...)
+			if len(prefixes[i]) == 0 && r.IntN(10) > 0 {
+				prefixes[i] = []byte{1}
+			}
+		}
+		given := slices.Clone(prefixes)
+		sorted := SortedPrefixes(prefixes)
+		if !slices.EqualFunc(given, prefixes, bytes.Equal) || !slices.IsSortedFunc(sorted, bytes.Compare) {
+			t.Fatal("not sorted, or the argument changed")
+		}
+		for range 50 {
+			key := append(word(), word()...)
+			if got, want := HasSortedPrefix(key, sorted), HasAnyPrefix(key, prefixes); got != want {
+				t.Fatalf("%x within %x: %v, want %v", key, prefixes, got, want)
+			}
+		}
 	}
 }

@@ -112,7 +112,7 @@ func Diff(ctx context.Context, db *batchlog.DB, from, to batchlog.ID, spaces ...
 		path := s.Stored()
 		opens = append(opens, path[:len(path)-1])
 	}
-	d := &diff{db: db, opens: opens, changes: map[string]*change{}}
+	d := &diff{db: db, opens: batchlog.SortedPrefixes(opens), changes: map[string]*change{}}
 	if err := d.run(ctx, low, high, spaces); err != nil {
 		return nil, fmt.Errorf("changes from commit %d to %d: %w", low, high, err)
 	}
@@ -168,7 +168,7 @@ func (d *diff) run(ctx context.Context, low, high batchlog.ID, spaces []*batchlo
 		}
 		var changes []change
 		err := eachInverse(ctx, d.db, c.ID, func(key, old []byte) error {
-			if len(d.opens) > 0 && !batchlog.HasAnyPrefix(key, d.opens) {
+			if len(d.opens) > 0 && !batchlog.HasSortedPrefix(key, d.opens) {
 				return nil
 			}
 			changes = append(changes, change{key: key, old: old})

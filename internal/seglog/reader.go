@@ -45,8 +45,8 @@ func (l *Log) Reader(o batchlog.LogOptions) (batchlog.LogReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{log: l, next: next, until: o.Until, within: o.Within, brief: o.Brief}
-	for _, open := range o.Within {
+	r := &reader{log: l, next: next, until: o.Until, within: batchlog.SortedPrefixes(o.Within), brief: o.Brief}
+	for _, open := range r.within {
 		r.hashes = append(r.hashes, segment.SpaceHash(open))
 	}
 	if oldest := l.Oldest(); next < oldest {
@@ -283,7 +283,7 @@ func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if batchlog.HasAnyPrefix(key, within) {
+		if batchlog.HasSortedPrefix(key, within) {
 			return true, nil
 		}
 		ops = rest
@@ -296,7 +296,7 @@ var errTouches = errors.New("an op was found")
 // chainTouches needs the spans of the chain alone, as each begins with an op, unless they are coarse.
 func chainTouches(c *batchlog.ChainRef, within [][]byte) (bool, error) {
 	for _, s := range c.Spans {
-		if batchlog.HasAnyPrefix(s.Low, within) {
+		if batchlog.HasSortedPrefix(s.Low, within) {
 			return true, nil
 		}
 	}
@@ -305,7 +305,7 @@ func chainTouches(c *batchlog.ChainRef, within [][]byte) (bool, error) {
 	}
 	chain := batchlog.Record{Chain: c, Count: c.Count}
 	err := chain.EachOp(func(_ batchlog.OpKind, key, _ []byte) error {
-		if batchlog.HasAnyPrefix(key, within) {
+		if batchlog.HasSortedPrefix(key, within) {
 			return errTouches
 		}
 		return nil
