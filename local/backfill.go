@@ -22,6 +22,7 @@ import (
 //
 //	undo/store      the scratch store; it is removed when nothing is missing any more
 //	undo/chains     tables that it makes of chains
+//	undo/plan       what it keeps, see backfillPlan
 type backfilling struct {
 	sync.Mutex               // held while one is under way
 	taken      bool          // what was taken over may not be durable yet
@@ -84,28 +85,13 @@ func (b *backfill) run(ctx context.Context) (err error) {
 		// What an earlier one has left can't be gone on with any more.
 		return errors.Join(&batchlog.InverseError{ID: b.gaps[0].First, Gone: true}, b.remove())
 	}
-	if err := b.open(); err != nil {
-		return err
-	}
 	defer func() {
 		if b.scratch != nil {
 			err = errors.Join(err, b.scratch.Close())
 		}
 	}()
-	// What an earlier one has made, and the database does not have yet.
-	if err := b.takeOver(ctx); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return err
-	}
-	if err := b.find(); err != nil {
-		return err
-	}
-	if len(b.gaps) > 0 && b.gaps[0].First <= b.scratch.Applied() { // it is too far
-		if err := errors.Join(b.scratch.Close(), b.remove()); err != nil {
-			return err
-		}
-		if err := b.open(); err != nil {
-			return err
-		}
 	}
 	if err := b.replay(ctx); err != nil {
 		b.keep()
@@ -117,6 +103,38 @@ func (b *backfill) run(ctx context.Context) (err error) {
 		return err
 	}
 	return b.finish(ctx)
+}
+
+// begin opens the scratch store: that of an earlier backfill, of which it takes over what the database does not have yet, if it can be gone on with, else a new one.
+func (b *backfill) begin(ctx context.Context) error {
+	plan, ok, err := b.readPlan()
+	if err != nil {
+		return err
+	}
+	if !ok {
+		err = b.remove()
+	}
+	if err = errors.Join(err, b.open()); err != nil {
+		return err
+	}
+	if err := b.takeOver(ctx); err != nil {
+		return err
+	}
+	if err := b.find(); err != nil {
+		return err
+	}
+	if len(b.gaps) == 0 {
+		return nil
+	}
+	if b.gaps[0].First <= b.scratch.Applied() || ok && !plan.covers(b.gaps, b.o.Limit) { // it is too far, or has not kept what is wanted
+		if err := errors.Join(b.scratch.Close(), b.remove()); err != nil {
+			return err
+		}
+		if err := b.open(); err != nil {
+			return err
+		}
+	}
+	return b.notePlan(ctx)
 }
 
 // finish makes what was taken over durable, and then removes the scratch store: until then nothing else has it.
@@ -305,6 +323,9 @@ func (b *backfill) keep() {
 }
 
 func (b *backfill) remove() error {
+	if err := b.removePlan(); err != nil {
+		return err
+	}
 	if err := b.e.opts.FS.RemoveAll(b.dir); err != nil && !disk.NotExist(err) {
 		return fmt.Errorf("remove the scratch store: %w", err)
 	}

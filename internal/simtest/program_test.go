@@ -361,10 +361,10 @@ func randomMix(seed uint64) mix {
 	return m
 }
 
-// options are how the run opens its database.
+// options are how the run opens its database: each time with memtables of another size, which must not matter to what is on the disk.
 func (r *run) options() *local.Options {
 	return &local.Options{
-		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes, ChainBytes: 16 << 10,
+		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes << (3 * r.rng.IntN(4)), ChainBytes: 16 << 10,
 		InverseBytes: r.mix.inverseBytes,
 	}
 }

@@ -120,3 +120,66 @@ func TestForgetInverses(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a backfill has made of a commit counts, also where its neighbours, and that it was too large before, are in the file beside the segment.
+func TestCopyInversesMoved(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 13))
+	maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: 300}
+	fs := vfs.NewMem()
+	limited := testOptions(fs, 0)
+	all := batchlog.IDRange{First: 1, Last: 60}
+	limited.InverseLimit = 200
+	limited.Beside = func(batchlog.ID) (batchlog.IDRange, string) { return all, "segment.inverses" }
+	s, err := Open(limited)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.SetUndo(true)
+	whole := openUndo(t, vfs.NewMem(), defaultInverseSizes)
+	states := []model{{}}
+	for range 60 {
+		r := maker.record()
+		state := maps.Clone(states[len(states)-1])
+		state.applyTo(t, r)
+		states = append(states, state)
+		apply(t, s, r)
+		apply(t, whole, r)
+	}
+	large, err := s.TooLarge()
+	if err != nil || len(large) < 3 {
+		t.Fatal(large, err)
+	}
+	if err := s.MoveInverses(t.Context(), all, "segment.inverses"); err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range large {
+		if i%2 == 0 || i == len(large)-1 {
+			alone := batchlog.IDRange{First: id, Last: id}
+			if err := s.CopyInverses(t.Context(), whole, alone); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left, err := s.TooLarge()
+	if err != nil || len(left) == 0 || len(left) == len(large) {
+		t.Fatal(left, err)
+	}
+	for high := batchlog.ID(60); high > 0; high-- {
+		low := high - 1
+		for low > 0 && !slices.Contains(left, low) {
+			low--
+		}
+		if slices.Contains(left, high) {
+			continue
+		}
+		m := maps.Clone(states[high])
+		err := s.EachInverse(t.Context(), low, high, func(_ batchlog.ID, ops []byte, count int) error {
+			m.apply(t, batchlog.Record{Ops: ops, Count: count})
+			return nil
+		})
+		if err != nil || !slices.Equal(m.in(keyPrefix, "\xff"), states[low].in(keyPrefix, "\xff")) {
+			t.Fatalf("from %d back to %d: %v", high, low, err)
+		}
+	}
+}

@@ -326,7 +326,12 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 		if err != nil {
 			return err
 		}
-		stored := here && high < b.first+batchlog.ID(len(b.inverses))
+		end := batchlog.ID(0) // behind what the store has next
+		if here {
+			end = b.first + batchlog.ID(len(b.inverses))
+		}
+		stored := high < end
+		first := b.first
 		if !stored {
 			var found bool
 			if b, found, err = beside.block(high); err == nil && !found {
@@ -335,8 +340,9 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 			if err != nil {
 				return err
 			}
+			first = max(b.first, end) // what the store has comes first, also in the midst of what is in the file: a backfill made it later
 		}
-		for ; high >= b.first && high > low; high-- {
+		for ; high >= first && high > low; high-- {
 			if err := s.visitInverse(high, b.inverses[high-b.first], visit); err != nil {
 				return err
 			}
