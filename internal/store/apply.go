@@ -191,7 +191,8 @@ func (s *Store) Token(token string) (batchlog.ID, bool, error) {
 	return batchlog.ID(binary.BigEndian.Uint64(value)), true, nil
 }
 
-// ForgetTokens forgets the tokens of commits before oldest, which the log no longer has.
+// ForgetTokens forgets the tokens of commits before oldest, which the log no longer has. A token that a later commit has by now stays known: after a crash, which takes back
+// what was forgotten and not yet on the disk, the store may say of one token that both commits have it.
 func (s *Store) ForgetTokens(oldest batchlog.ID) error {
 	if !s.use.enter() {
 		return batchlog.ErrClosed
@@ -213,6 +214,15 @@ func (s *Store) ForgetTokens(oldest batchlog.ID) error {
 	}
 }
 
+// forgetToken forgets a token if it is that of commit id.
+func (s *Store) forgetToken(b *pebble.Batch, token string, id batchlog.ID) error {
+	has, found, err := s.Token(token)
+	if err != nil || !found || has != id {
+		return err
+	}
+	return b.Delete(tokenKey(token), nil)
+}
+
 func (s *Store) forgetSome(b *pebble.Batch, oldest batchlog.ID, some int) (n int, err error) {
 	low := []byte{0, tokenIDTag}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: binary.BigEndian.AppendUint64(low[:2:2], uint64(oldest))})
@@ -221,8 +231,11 @@ func (s *Store) forgetSome(b *pebble.Batch, oldest batchlog.ID, some int) (n int
 	}
 	for ok := it.First(); ok && n < some; ok = it.Next() {
 		key := it.Key()
-		token := string(key[len(low)+8:])
-		if err := errors.Join(b.Delete(key, nil), b.Delete(tokenKey(token), nil)); err != nil {
+		err := b.Delete(key, nil)
+		if err == nil {
+			err = s.forgetToken(b, string(key[len(low)+8:]), batchlog.ID(binary.BigEndian.Uint64(key[len(low):])))
+		}
+		if err != nil {
 			return n, errors.Join(err, it.Close())
 		}
 		n++
