@@ -86,6 +86,14 @@ func (e *BlobRefError) Error() string {
 // Is reports whether target is [ErrNotFound].
 func (e *BlobRefError) Is(target error) bool { return target == ErrNotFound }
 
+// Unwrap returns a *[LimitError] if the reference names a size that no blob has.
+func (e *BlobRefError) Unwrap() error {
+	if e.Ref.Size >= 0 && e.Ref.Size <= MaxBlobBytes {
+		return nil
+	}
+	return &LimitError{What: "blob", Size: e.Ref.Size, Limit: MaxBlobBytes}
+}
+
 // A GapError says which commits are missing. It is an [ErrGap].
 type GapError struct {
 	From   ID // the first commit that was asked for and is not there

@@ -293,3 +293,26 @@ func TestPosition(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whatever text is taken for a key comes back from the key's own text, and no error is longer than it helps.
+func FuzzKeyOfJSON(f *testing.F) {
+	for _, text := range []string{`"a"`, ` "a" `, `1`, `-0`, `1e400`, `1 2`, `"a`, `["a",1,{"$date":"2026-01-01T00:00:00Z"}]`, `{"$raw":"ff"}`, `{"$undefined":true}`, "\"\xff\"", "\"\n\"", `"\u0061"`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var k, back Key
+		if err := k.UnmarshalJSON(text); err != nil {
+			if len(err.Error()) > 2000 {
+				t.Fatalf("an error of %d bytes", len(err.Error()))
+			}
+			return
+		}
+		if !json.Valid(text) {
+			t.Fatalf("%q is taken", text)
+		}
+		own, err := k.MarshalJSON()
+		if err != nil || back.UnmarshalJSON(own) != nil || !bytes.Equal(k, back) {
+			t.Fatalf("%q is %x, as text %s, %v, which is %x", text, k, own, err, back)
+		}
+	})
+}

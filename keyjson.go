@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bytespace/batchlog/bytewise"
 )
@@ -46,7 +47,7 @@ func (k *Key) UnmarshalJSON(text []byte) error {
 	}
 	b, err := bytewise.Append(nil, v)
 	if err != nil {
-		return fmt.Errorf("key %s: %w", text, err)
+		return fmt.Errorf("key %s: %w", shortened(text), err)
 	}
 	*k = b
 	return nil
@@ -54,13 +55,16 @@ func (k *Key) UnmarshalJSON(text []byte) error {
 
 // ParsePathJSON is the parts of a space's path from a JSON array of them.
 func ParsePathJSON(text []byte) ([]any, error) {
+	if len(text) > keyJSONBytes {
+		return nil, &LimitError{What: "path as JSON", Size: int64(len(text)), Limit: keyJSONBytes}
+	}
 	v, raw, err := parseKeyJSON(text)
 	if err != nil {
 		return nil, err
 	}
 	parts, ok := v.([]any)
 	if raw != nil || !ok {
-		return nil, fmt.Errorf("path %s is not a JSON array", text)
+		return nil, fmt.Errorf("path %s is not a JSON array", shortened(text))
 	}
 	return parts, nil
 }
@@ -129,30 +133,66 @@ func appendString(dst []byte, s string) []byte {
 
 // parseKeyJSON is the value that text stands for, or for {"$raw":…} the bytes.
 func parseKeyJSON(text []byte) (v any, raw []byte, err error) {
+	if len(text) > keyJSONBytes {
+		return nil, nil, &LimitError{What: "key as JSON", Size: int64(len(text)), Limit: keyJSONBytes}
+	}
+	if v, err, ok := parseSimple(text); ok {
+		return v, nil, err
+	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	if err := dec.Decode(&v); err != nil {
-		return nil, nil, fmt.Errorf("key %s is not JSON: %w", text, err)
+		return nil, nil, fmt.Errorf("key %s is not JSON: %w", shortened(text), err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, nil, fmt.Errorf("key %s: more than one JSON value", text)
+		return nil, nil, fmt.Errorf("key %s: more than one JSON value", shortened(text))
 	}
 	if m, ok := v.(map[string]any); ok && len(m) == 1 && m["$raw"] != nil {
 		s, ok := m["$raw"].(string)
 		if !ok {
-			return nil, nil, fmt.Errorf("key %s: $raw is not a string of hex digits", text)
+			return nil, nil, fmt.Errorf("key %s: $raw is not a string of hex digits", shortened(text))
 		}
 		raw, err := hex.DecodeString(s)
 		if err != nil {
-			return nil, nil, fmt.Errorf("key %s: $raw: %w", text, err)
+			return nil, nil, fmt.Errorf("key %s: $raw: %w", shortened(text), err)
 		}
 		return nil, raw, nil
 	}
 	v, err = fromJSON(v)
 	if err != nil {
-		return nil, nil, fmt.Errorf("key %s: %w", text, err)
+		return nil, nil, fmt.Errorf("key %s: %w", shortened(text), err)
 	}
 	return v, nil, nil
+}
+
+// keyJSONBytes bounds the text of a key: it may have some twenty bytes for one of the key, as {"$undefined":true} has. What is longer is
+// no key, and would take as much memory again and again before that shows.
+const keyJSONBytes = 32 * MaxKeyBytes
+
+// parseSimple is the value of a text that is one string without escapes, or one number, as most keys are; ok says whether it is.
+func parseSimple(text []byte) (v any, err error, ok bool) {
+	if len(text) == 0 {
+		return nil, nil, false
+	}
+	switch c := text[0]; {
+	case c == '"' && text[len(text)-1] == '"' && bytes.IndexByte(text, '\\') < 0 && utf8.Valid(text) && json.Valid(text):
+		return string(text[1 : len(text)-1]), nil, true
+	case (c == '-' || '0' <= c && c <= '9') && json.Valid(text):
+		if v, err = parseNumber(string(bytes.TrimRight(text, " \t\r\n"))); err != nil {
+			return nil, fmt.Errorf("key %s: %w", shortened(text), err), true
+		}
+		return v, nil, true
+	}
+	return nil, nil, false
+}
+
+// shortened is text for an error, or its beginning if it is long: enough to find it.
+func shortened(text []byte) string {
+	const most = 200
+	if len(text) <= most {
+		return string(text)
+	}
+	return strings.ToValidUTF8(string(text[:most]), "") + fmt.Sprintf("… (%d bytes)", len(text))
 }
 
 // fromJSON is a decoded JSON value as a value of package bytewise.
@@ -181,11 +221,11 @@ func fromJSON(v any) (any, error) {
 func parseNumber(text string) (float64, error) {
 	f, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		return 0, fmt.Errorf("number %s: %w", text, err)
+		return 0, fmt.Errorf("number %s: %w", shortened([]byte(text)), errors.Unwrap(err)) // which has the text in it
 	}
 	integer := !strings.ContainsAny(text, ".eE")
 	if integer && text != strconv.FormatFloat(f, 'f', 0, 64) && text != strconv.FormatFloat(f, 'f', -1, 64) {
-		return 0, fmt.Errorf("number %s is not exact as a float64", text)
+		return 0, fmt.Errorf("number %s is not exact as a float64", shortened([]byte(text)))
 	}
 	return f, nil
 }
@@ -193,6 +233,9 @@ func parseNumber(text string) (float64, error) {
 func fromTagged(m map[string]any) (any, error) {
 	if len(m) == 1 {
 		if s, ok := m["$date"].(string); ok {
+			if len(s) > 64 {
+				return nil, fmt.Errorf("$date: %s is no date", shortened([]byte(s)))
+			}
 			t, err := time.Parse(time.RFC3339Nano, s)
 			if err != nil {
 				return nil, fmt.Errorf("$date: %w", err)

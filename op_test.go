@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -260,5 +261,25 @@ func TestCutString(t *testing.T) {
 	long := binary.AppendUvarint(nil, 300)
 	if s, rest, ok := cutString(append(long, make([]byte, 301)...)); len(s) != 300 || len(rest) != 1 || !ok {
 		t.Error(len(s), len(rest), ok)
+	}
+}
+
+// A reference with a size that no blob has is refused where it is put: the log would not read it back.
+func TestPutRefLimit(t *testing.T) {
+	db := New(nil)
+	for _, size := range []int64{-1, math.MinInt64, MaxBlobBytes + 1, math.MaxInt64} {
+		var b Batch
+		b.PutRef(db.Space("a"), K("the key"), BlobRef{Size: size})
+		_, err := db.Write(t.Context(), &b)
+		var limit *LimitError
+		if !errors.As(err, &limit) || limit.Size != size || !strings.Contains(err.Error(), "the key") || errors.Is(err, ErrCorrupt) {
+			t.Errorf("size %d: %v", size, err)
+		}
+	}
+	for _, size := range []int64{0, MaxBlobBytes} {
+		_, ref, err := ParseValue(AppendBlobRef(nil, BlobRef{Size: size}))
+		if err != nil || ref.Size != size {
+			t.Errorf("size %d is read back as %+v, %v", size, ref, err)
+		}
 	}
 }

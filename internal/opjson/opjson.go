@@ -34,14 +34,18 @@ func ParsePath(text string) ([]any, error) {
 	case strings.HasPrefix(text, "["):
 		path, err := batchlog.ParsePathJSON([]byte(text))
 		if err != nil {
-			return nil, fmt.Errorf("space %s: %w", text, err)
+			return nil, fmt.Errorf("space %s: %w", shortened(text), err)
 		}
 		return path, nil
 	}
 	var path []any
 	for word := range strings.SplitSeq(strings.TrimPrefix(text, "/"), "/") {
 		if word == "" {
-			return nil, fmt.Errorf(`space %q has an empty part: write / for the root, ["a",""] for a part that is empty`, text)
+			return nil, fmt.Errorf(`space %s has an empty part: write / for the root, ["a",""] for a part that is empty`, quoted(text))
+		}
+		if len(path) == batchlog.MaxPathDepth {
+			depth := int64(1 + strings.Count(strings.TrimPrefix(text, "/"), "/"))
+			return nil, &batchlog.LimitError{What: "path depth", Size: depth, Limit: batchlog.MaxPathDepth, Hint: "put more into the key"}
 		}
 		path = append(path, word)
 	}

@@ -17,8 +17,11 @@ type Parser struct {
 	spaces map[string]*batchlog.Space
 }
 
-// parserSpaces bounds Parser.spaces; beyond, it starts anew.
-const parserSpaces = 4096
+// parserSpaces bounds Parser.spaces; beyond, it starts anew. Longer texts than parserSpaceBytes are not remembered.
+const (
+	parserSpaces     = 4096
+	parserSpaceBytes = 512
+)
 
 // NewParser returns a parser for batches of db.
 func NewParser(db *batchlog.DB) *Parser { return &Parser{db: db} }
@@ -45,15 +48,15 @@ func (p *Parser) Batch(line []byte, b *batchlog.Batch) error {
 			return p.Ops(value, b)
 		case "token":
 			token, err := String(value)
+			if err == nil && len(token) > batchlog.MaxTokenBytes {
+				err = &batchlog.LimitError{What: "token", Size: int64(len(token)), Limit: batchlog.MaxTokenBytes}
+			}
 			b.Token = string(token)
 			return Within(name, err)
 		case "labels":
-			b.Labels = map[string]string{}
-			return Within(name, EachMember(value, func(label string, value []byte) error {
-				text, err := String(value)
-				b.Labels[label] = string(text)
-				return Within(label, err)
-			}))
+			var err error
+			b.Labels, err = labels(value)
+			return Within(name, err)
 		}
 		return Unknown(name)
 	})
@@ -61,6 +64,23 @@ func (p *Parser) Batch(line []byte, b *batchlog.Batch) error {
 		return err
 	}
 	return Missing(found, "ops")
+}
+
+// labels is the labels of a batch. More than a batch may have are refused as soon as they are met.
+func labels(text []byte) (map[string]string, error) {
+	all := map[string]string{}
+	size := 0
+	return all, EachMember(text, func(label string, value []byte) error {
+		text, err := String(value)
+		if err != nil {
+			return Within(label, err)
+		}
+		if size += len(label) + len(text); size > batchlog.MaxMetaBytes {
+			return &batchlog.LimitError{What: "labels", Size: int64(size), Limit: batchlog.MaxMetaBytes, Hint: "keep large texts in values"}
+		}
+		all[label] = string(text)
+		return nil
+	})
 }
 
 // Ops adds to w the ops of a JSON array. If there is an error, those before the wrong one were added.
@@ -79,7 +99,7 @@ func (p *Parser) op(text []byte, w Writer) error {
 	err := EachMember(text, func(name string, value []byte) error {
 		count++
 		if count > 1 {
-			return fmt.Errorf("%q is a second op in one object; give each its own", name)
+			return fmt.Errorf("%s is a second op in one object; give each its own", quoted(name))
 		}
 		kind, ok := map[string]batchlog.OpKind{"put": batchlog.OpPut, "del": batchlog.OpDelete, "delRange": batchlog.OpDeleteRange}[name]
 		if !ok {
@@ -166,10 +186,16 @@ func (p *Parser) Space(text []byte) (*batchlog.Space, error) {
 	if err != nil {
 		return nil, err
 	}
+	s := p.db.Space(path...)
+	if err := p.db.Owns(s); err != nil { // its path is none
+		return nil, err
+	}
+	if len(text) > parserSpaceBytes {
+		return s, nil
+	}
 	if p.spaces == nil || len(p.spaces) >= parserSpaces {
 		p.spaces = map[string]*batchlog.Space{}
 	}
-	s := p.db.Space(path...)
 	p.spaces[string(text)] = s
 	return s, nil
 }
@@ -215,11 +241,15 @@ func blob(text []byte) (*batchlog.BlobRef, error) {
 			return Within(name, err)
 		case "size":
 			n, err := strconv.ParseInt(string(text), 10, 64)
-			if err != nil || n < 0 {
-				return fmt.Errorf("size: %s is no number of bytes", text)
+			tooLarge := errors.Is(err, strconv.ErrRange) && n > 0 || n > batchlog.MaxBlobBytes
+			switch {
+			case tooLarge:
+				err = &batchlog.LimitError{What: "blob", Size: n, Limit: batchlog.MaxBlobBytes}
+			case err != nil || n < 0:
+				err = fmt.Errorf("%s is no number of bytes", shortened(string(text)))
 			}
 			ref.Size = n
-			return nil
+			return Within(name, err)
 		}
 		return Unknown(name)
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -39,20 +40,20 @@ func EachMember(text []byte, fn func(name string, value []byte) error) error {
 	if len(text) == 0 || text[0] != '{' {
 		return fmt.Errorf("%s where an object should be", kindOf(text))
 	}
-	var seen []string
+	var seen names
 	for rest := skipSpace(text[1:]); rest[0] != '}'; {
 		end := valueEnd(rest)
 		name, err := String(rest[:end])
 		if err != nil {
 			return err
 		}
-		if slices.Contains(seen, string(name)) {
-			return fmt.Errorf("field %q twice", name)
+		here := string(name)
+		if !seen.add(here) {
+			return fmt.Errorf("field %s twice", quoted(here))
 		}
-		seen = append(seen, string(name))
 		rest = skipSpace(skipSpace(rest[end:])[1:]) // the colon
 		end = valueEnd(rest)
-		if err := fn(string(name), rest[:end]); err != nil {
+		if err := fn(here, rest[:end]); err != nil {
 			return err
 		}
 		rest = skipSpace(rest[end:])
@@ -61,6 +62,35 @@ func EachMember(text []byte, fn func(name string, value []byte) error) error {
 		}
 	}
 	return nil
+}
+
+// names is the members of an object that were met. Nearly all have a few.
+type names struct {
+	few  []string
+	many map[string]struct{} // nil while there are few
+}
+
+// fewNames is how many names are compared one by one.
+const fewNames = 8
+
+// add adds a name. It reports false if it is there.
+func (n *names) add(name string) bool {
+	if n.many == nil && len(n.few) < fewNames {
+		if slices.Contains(n.few, name) {
+			return false
+		}
+		n.few = append(n.few, name)
+		return true
+	}
+	if n.many == nil {
+		n.many = map[string]struct{}{}
+		for _, f := range n.few {
+			n.many[f] = struct{}{}
+		}
+	}
+	before := len(n.many)
+	n.many[name] = struct{}{}
+	return len(n.many) > before
 }
 
 // Member is the value of the member of a JSON value that path leads to: the first name is one of the value's own members, the next one of that, and so
@@ -85,7 +115,7 @@ func Member(text []byte, path ...string) ([]byte, error) {
 			rest = skipSpace(skipSpace(rest[end:])[1:]) // the colon
 			end = valueEnd(rest)
 			if here && found != nil {
-				return nil, within(path[:i], fmt.Errorf("field %q twice", want))
+				return nil, within(path[:i], fmt.Errorf("field %s twice", quoted(want)))
 			}
 			if here {
 				found = rest[:end]
@@ -237,7 +267,21 @@ func kindOf(text []byte) string {
 }
 
 // Unknown is the error for a member that should not be there.
-func Unknown(name string) error { return fmt.Errorf("unknown field %q", name) }
+func Unknown(name string) error { return fmt.Errorf("unknown field %s", quoted(name)) }
+
+// quotedBytes is how much of a text an error holds: enough to find it, while it may be as large as a line.
+const quotedBytes = 200
+
+// quoted is s for an error.
+func quoted(s string) string { return strconv.Quote(shortened(s)) }
+
+// shortened is s, or its beginning if it is long.
+func shortened(s string) string {
+	if len(s) <= quotedBytes {
+		return s
+	}
+	return strings.ToValidUTF8(s[:quotedBytes], "") + fmt.Sprintf("… (%d bytes)", len(s))
+}
 
 // Missing is the error for a member that was not found.
 func Missing(found bool, name string) error {
@@ -252,5 +296,5 @@ func Within(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return fmt.Errorf("%s: %w", shortened(name), err)
 }
