@@ -48,7 +48,7 @@ func TestBatch(t *testing.T) {
 			t.Errorf("round %d: ops %v, rest %x, %v", round, ops, rest, err)
 		}
 		m, err := DecodeMeta(got.Meta)
-		if err != nil || m.Token != "token" || !maps.Equal(m.Labels, map[string]string{"a": "1", "b": "2"}) || got.Token != "token" || got.Reads != nil || got.Turn != 0 {
+		if err != nil || m.Token != "token" || !maps.Equal(m.Labels, map[string]string{"a": "1", "b": "2"}) || got.Token != "token" || got.Reads != nil || got.Ticket != 0 {
 			t.Errorf("round %d: meta %+v, %v of %+v", round, m, err, got)
 		}
 		want2 := appendLabel(appendLabel(appendMeta(nil, metaToken, []byte("token")), "a", "1"), "b", "2")

@@ -14,8 +14,8 @@ import (
 type Engine interface {
 	// Commit puts p into the log and returns its id when it is durable there. If p.Token is in the log
 	// already it returns that commit's id and writes nothing. If p has reads and a commit after p.Base
-	// wrote what they read, it returns ErrConflict. ctx bounds the wait for a turn; what has its id runs to the
-	// end. It neither changes p nor keeps it.
+	// wrote what they read, it returns a *ConflictError. ctx bounds the wait for a turn; what has its id runs to the
+	// end. It neither changes p nor keeps it, also when it returns because ctx has ended.
 	Commit(ctx context.Context, p *Proposal) (ID, error)
 	// View returns the store at one id, once it has reached what o asks for. A wait that ends early is a *WaitError.
 	View(ctx context.Context, o ReadOptions) (Snapshot, error)
@@ -37,8 +37,8 @@ type Proposal struct {
 	// Chain is where more ops are, which come before those in Ops; nil: there are none. Only a [Stage] sets it.
 	Chain *ChainRef
 
-	Reads *Reads // what the ops depend on; nil: nothing, the write is blind
-	Turn  uint64 // from Queuer.Queue; 0: none
+	Reads  *Reads // what the ops depend on; nil: nothing, the write is blind
+	Ticket uint64 // from Queuer.Protect; 0: none
 
 	// Task is set on what a task commits. Its ops may be in spaces that this task derives; those of others may not.
 	Task *TaskMove
@@ -96,12 +96,15 @@ type Getter interface {
 	Get(ctx context.Context, key []byte, o ReadOptions) ([]byte, error)
 }
 
-// A Queuer is an engine that can hold all other commits back for a while, so that a transaction that keeps losing
-// gets through.
+// A Queuer is an engine that can protect what a transaction has read, so that one that keeps losing gets through. [Persist] is how it is used.
 type Queuer interface {
-	// Alone waits until the store is at head and nothing else is under way. Until release is called, or a bound of
-	// some seconds is over, only proposals with this turn are committed.
-	Alone(ctx context.Context) (turn uint64, release func(), err error)
+	// Protect returns when all commits that touch what reads names are in views taken from then on, or wait. They wait until release is called, or a
+	// bound of some seconds is over, and then go first. Commits that touch nothing of it do not wait. Those with the ticket that it returns wait only
+	// for what was protected before, so that no two transactions wait for each other.
+	//
+	// With the ticket of a protection that has not ended, which may be 0 for none, it adds to that one; its bound goes on as it was. reads is kept, and its Base
+	// not looked at.
+	Protect(ctx context.Context, ticket uint64, reads *Reads) (now uint64, release func(), err error)
 }
 
 // A Configurer is an engine whose logs have settings.

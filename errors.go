@@ -12,7 +12,7 @@ import (
 var (
 	// ErrNotFound says that a key has no value.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict says that a commit could not be made because another one came between.
+	// ErrConflict says that a commit could not be made because others came between; see [ConflictError].
 	ErrConflict = errors.New("conflict")
 	// ErrClosed says that the database, or the view, is closed.
 	ErrClosed = errors.New("closed")

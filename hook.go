@@ -334,7 +334,7 @@ func (r *hookRun) refresh() {
 // result is the proposal that came out.
 func (r *hookRun) result(p *Proposal) (*Proposal, error) {
 	out := &Proposal{
-		Token: p.Token, Turn: p.Turn, Task: p.Task, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops),
+		Token: p.Token, Ticket: p.Ticket, Task: p.Task, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops),
 		Blobs: p.Blobs + r.tx.batch.proposal.Blobs,
 	}
 	if r.edited {

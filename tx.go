@@ -7,16 +7,7 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"math/rand/v2"
 	"slices"
-	"time"
-)
-
-// How an update that lost to other commits is run again.
-const (
-	updateAloneAfter = 4                      // lost tries after which it runs alone
-	updateBackoff    = 100 * time.Microsecond // before the second try; doubled for each further one, with jitter
-	updateBackoffMax = 10 * time.Millisecond
 )
 
 // A Tx is a [Batch] that can read: what it reads is the store at one id with the transaction's own writes on
@@ -35,50 +26,17 @@ type Tx struct {
 
 // Update runs fn and commits what it wrote, so that the outcome is as if all updates had run one after the
 // other (strict serializability): what fn read, keys and ranges, found or not, is unchanged when its commit
-// gets its id. If it was changed fn runs again, so it must have no effects outside of tx; after some lost tries it runs
-// alone, with other commits held back, so that it ends. It returns the commit's id, or 0 if fn
-// wrote nothing.
+// gets its id. If it was changed fn runs again, so it must have no effects outside of tx. After some lost tries commits that touch what the last one
+// has read wait while fn runs, for some seconds at most; others do not. So nearly all get through; one that has not after [MaxTries], or [MaxTrying],
+// ends with a *[ConflictError] that says what it lost to. It returns the commit's id, or 0 if fn wrote nothing.
 //
 // If fn returns an error nothing is written and the error is returned. fn must not write to the database by other ways than
-// tx: it could wait for itself. Other errors are those of [DB.Write].
+// tx: it would come before itself, or wait for itself. Other errors are those of [DB.Write].
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) (ID, error) {
-	_, turns := db.engine.(Queuer)
-	backoff := updateBackoff
-	for try := 1; ; try++ {
-		alone := turns && try > updateAloneAfter
-		id, err := db.tryUpdate(ctx, fn, alone)
-		var lost *lostError
-		if !errors.As(err, &lost) {
-			return id, err
-		}
-		if alone {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return 0, cause(ctx)
-		case <-time.After(time.Duration(rand.Int64N(int64(backoff)))):
-		}
-		backoff = min(2*backoff, updateBackoffMax)
-	}
+	return Persist(ctx, db.engine, func(ticket uint64) (ID, error) { return db.tryUpdate(ctx, fn, ticket) })
 }
 
-// A lostError says that a commit came between. It is told from an ErrConflict that fn returned itself.
-type lostError struct{ err error }
-
-func (e *lostError) Error() string { return e.err.Error() }
-func (e *lostError) Unwrap() error { return e.err }
-
-func (db *DB) tryUpdate(ctx context.Context, fn func(tx *Tx) error, alone bool) (ID, error) {
-	var turn uint64
-	if q, ok := db.engine.(Queuer); ok && alone {
-		t, release, err := q.Alone(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer release()
-		turn = t
-	}
+func (db *DB) tryUpdate(ctx context.Context, fn func(tx *Tx) error, ticket uint64) (ID, error) {
 	snap, err := db.engine.View(ctx, ReadOptions{Plain: true})
 	if err != nil {
 		return 0, err
@@ -99,13 +57,9 @@ func (db *DB) tryUpdate(ctx context.Context, fn func(tx *Tx) error, alone bool) 
 	if err != nil {
 		return 0, err
 	}
-	p.Reads, p.Turn = &tx.reads, turn
+	p.Reads, p.Ticket = &tx.reads, ticket
 	id, err := db.engine.Commit(ctx, p)
-	var refused *HookError
-	if errors.Is(err, ErrConflict) && !errors.As(err, &refused) {
-		return 0, &lostError{err}
-	}
-	return id, err
+	return id, Lost(err, &tx.reads)
 }
 
 // Get returns the value of k in s, or [ErrNotFound]. The value is the caller's.

@@ -26,16 +26,15 @@ type memory struct {
 	tokens  map[string]batchlog.ID
 	closed  bool
 
-	alone sync.Mutex // held by the transaction that runs alone
-	turn  uint64     // its number; 0: none does
-	turns uint64
+	protected map[uint64]*batchlog.Reads // by ticket
+	tickets   uint64
 }
 
 func newMemory(now func() time.Time) *memory {
 	if now == nil {
 		now = time.Now
 	}
-	return &memory{now: now, changed: make(chan struct{}), state: map[string][]byte{}, tokens: map[string]batchlog.ID{}}
+	return &memory{now: now, changed: make(chan struct{}), state: map[string][]byte{}, tokens: map[string]batchlog.ID{}, protected: map[uint64]*batchlog.Reads{}}
 }
 
 // await calls ready under the lock until it says so, the engine is closed or ctx ends. It returns with the lock held unless there is an
@@ -75,7 +74,15 @@ func (m *memory) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 	if n := len(p.Ops) + len(p.Meta); n > batchlog.MaxBatchBytes {
 		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes}
 	}
-	if err := m.await(ctx, func() bool { return m.turn == 0 || m.turn == p.Turn }); err != nil {
+	write := batchlog.Record{Ops: p.Ops}
+	if err := m.await(ctx, func() bool {
+		for ticket, reads := range m.protected {
+			if ticket != p.Ticket && (m.protected[p.Ticket] == nil || ticket < p.Ticket) && changes(&write, reads) {
+				return false
+			}
+		}
+		return true
+	}); err != nil {
 		return 0, err
 	}
 	defer m.mu.Unlock()
@@ -139,20 +146,49 @@ func changes(r *batchlog.Record, reads *batchlog.Reads) (hit bool) {
 	return hit
 }
 
-// Alone is as batchlog.Queuer says.
-func (m *memory) Alone(context.Context) (turn uint64, release func(), err error) {
-	m.alone.Lock()
-	m.mu.Lock()
+// Protect is as batchlog.Queuer says. One that is on the same keys as another waits for that one.
+func (m *memory) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (now uint64, release func(), err error) {
+	if err := m.await(ctx, func() bool {
+		for other, protected := range m.protected {
+			if other != ticket && m.protected[ticket] == nil && meet(protected, reads) {
+				return false
+			}
+		}
+		return true
+	}); err != nil {
+		return 0, nil, err
+	}
 	defer m.mu.Unlock()
-	m.turns++
-	m.turn = m.turns
-	return m.turn, sync.OnceFunc(func() {
+	both := *reads
+	if old := m.protected[ticket]; old != nil {
+		both.Keys, both.Ranges = slices.Concat(old.Keys, both.Keys), slices.Concat(old.Ranges, both.Ranges)
+	} else {
+		m.tickets++
+		ticket = m.tickets
+	}
+	m.protected[ticket] = &both
+	release = func() {
 		m.mu.Lock()
-		m.turn = 0
-		m.changeLocked()
-		m.mu.Unlock()
-		m.alone.Unlock()
-	}), nil
+		defer m.mu.Unlock()
+		if !m.closed {
+			delete(m.protected, ticket)
+			m.changeLocked()
+		}
+	}
+	time.AfterFunc(5*time.Second, release)
+	return ticket, release, nil
+}
+
+// meet says whether a key was read by both.
+func meet(a, b *batchlog.Reads) bool {
+	var writes batchlog.Record
+	for _, k := range a.Keys {
+		writes.Ops = batchlog.AppendOp(writes.Ops, batchlog.OpPut, k, nil)
+	}
+	for _, r := range a.Ranges {
+		writes.Ops = batchlog.AppendOp(writes.Ops, batchlog.OpDeleteRange, r.Low, r.High)
+	}
+	return changes(&writes, b)
 }
 
 // View is as batchlog.Engine says.

@@ -14,7 +14,7 @@ import (
 )
 
 // A copy is made from a view first, and then kept up with what the log says is written to the source: before the chain is built, after, and a
-// last time while nobody else commits. So what is copied is the state at the id before the commit's own, and a source that is written all
+// last time while nobody else writes there. So what is copied is the state at the id before the commit's own, and a source that is written all
 // the time can't hold it up: each round is about what was written during the one before, and is shorter than that.
 //
 // What comes when the chain is built already makes further stretches of it, and what comes in the last round the ops behind it. These say what becomes of
@@ -30,9 +30,9 @@ const (
 	lateMax = 256
 )
 
-// catchUp adds to the copies what was written to their sources up to head, and returns how many ops that were. turn is that of a caller who
-// alone may commit.
-func (g *stage) catchUp(ctx context.Context, turn uint64) (found int, err error) {
+// catchUp adds to the copies what was written to their sources up to head, and returns how many ops that were. ticket is that of a caller whose
+// sources and targets are protected; 0: they are not.
+func (g *stage) catchUp(ctx context.Context, ticket uint64) (found int, err error) {
 	if len(g.copies) == 0 {
 		return 0, nil
 	}
@@ -49,7 +49,7 @@ func (g *stage) catchUp(ctx context.Context, turn uint64) (found int, err error)
 	}
 	defer view.Close()
 	for _, c := range g.copies {
-		f := copyFill{stage: g, ctx: ctx, copying: c, into: into, view: view, turn: turn, noting: g.built != nil && g.mixed}
+		f := copyFill{stage: g, ctx: ctx, copying: c, into: into, view: view, ticket: ticket, noting: g.built != nil && g.mixed}
 		n, err := f.catchUp(head)
 		if err != nil {
 			return found, err

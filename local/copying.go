@@ -93,7 +93,7 @@ type copyFill struct {
 	*copying
 	into   *chainsort.Sorter
 	view   batchlog.Snapshot // at the commit that the round goes to, or later; nil: the copy is begun
-	turn   uint64            // of the round that nobody else commits beside; 0: of another
+	ticket uint64            // of the round that nobody else writes there beside; 0: of another
 	noting bool              // the keys are late
 
 	path    []byte // closed, of the space of the last key; its copy may be written
@@ -178,7 +178,7 @@ func (f *copyFill) flush() error {
 		if part.count == 0 {
 			continue
 		}
-		if err := g.e.roster.Permit(f.ctx, &batchlog.Proposal{Ops: part.ops, Count: part.count, Turn: f.turn}); err != nil {
+		if err := g.e.roster.Permit(f.ctx, &batchlog.Proposal{Ops: part.ops, Count: part.count, Ticket: f.ticket}); err != nil {
 			return err
 		}
 		if f.blobs > 0 && part.seq == f.seq {

@@ -58,9 +58,9 @@ func (e *engine) permitChain(ctx context.Context, p *batchlog.Proposal) error {
 // inlineBytes is up to which size the ops of a chain are committed as those of a batch are.
 func (e *engine) inlineBytes() int { return int(min(inlineBytes, e.opts.ChainBytes/8)) }
 
-// Alone is as batchlog.Queuer says.
-func (e *engine) Alone(ctx context.Context) (turn uint64, release func(), err error) {
-	return e.lines.Alone(ctx)
+// Protect is as batchlog.Queuer says.
+func (e *engine) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (now uint64, release func(), err error) {
+	return e.lines.Protect(ctx, ticket, reads)
 }
 
 // Get is as batchlog.Getter says.

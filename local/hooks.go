@@ -2,10 +2,7 @@ package local
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"sync"
-	"time"
 
 	"github.com/bytespace/batchlog"
 )
@@ -40,44 +37,20 @@ func (db *DB) PreCommitStreamed(s *batchlog.Space, hook func(tx *batchlog.Tx, op
 	return remove
 }
 
-// How a write that lost to other commits, because of what its hooks read, is tried again.
-const (
-	hookedAloneAfter = 4
-	hookedBackoff    = 100 * time.Microsecond
-	hookedBackoffMax = 10 * time.Millisecond
-)
-
 // commitHooked runs the hooks that p sets off and commits what comes out.
 func (e *engine) commitHooked(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	backoff := hookedBackoff
-	for try := 1; ; try++ {
-		id, err := e.tryHooked(ctx, p, try > hookedAloneAfter)
-		var refused *batchlog.HookError
-		if !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &refused) || p.Reads != nil {
-			return id, err // of an Update, all that it read is stale: it runs again as a whole
-		}
-		if try > hookedAloneAfter {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-time.After(time.Duration(rand.Int64N(int64(backoff)))):
-		}
-		backoff = min(2*backoff, hookedBackoffMax)
+	if p.Reads != nil {
+		return e.tryHooked(ctx, p) // of an Update all that it read is stale when it loses: it runs again as a whole
 	}
+	return batchlog.Persist(ctx, e, func(ticket uint64) (batchlog.ID, error) {
+		in := *p
+		in.Ticket = ticket
+		id, err := e.tryHooked(ctx, &in)
+		return id, batchlog.Lost(err, nil)
+	})
 }
 
-func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool) (batchlog.ID, error) {
-	in := *p
-	if alone && in.Turn == 0 {
-		turn, release, err := e.Alone(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer release()
-		in.Turn = turn
-	}
+func (e *engine) tryHooked(ctx context.Context, in *batchlog.Proposal) (batchlog.ID, error) {
 	if in.Token != "" {
 		// A retry must not be refused by a hook that sees its own first try.
 		if id, found, err := e.lines.Known(ctx, in.Token); err != nil || found {
@@ -89,7 +62,7 @@ func (e *engine) tryHooked(ctx context.Context, p *batchlog.Proposal, alone bool
 		return 0, err
 	}
 	defer view.Close()
-	out, err := e.hooks.Run(ctx, &in, view)
+	out, err := e.hooks.Run(ctx, in, view)
 	if err != nil {
 		return 0, err
 	}

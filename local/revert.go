@@ -15,7 +15,7 @@ import (
 // A revert puts the inverses of all commits since into the chain, from the newest to the oldest, so that of each key the oldest wins: the value that the key had
 // then. What has that value, by the view that the revert began with, is left out again when the chain is built. That takes time with what has changed since, while
 // others commit. Keys that they write meanwhile get the value that the chain knows of, or, if it is not about them, that which they had when the revert began, as they had not changed
-// until then. The last of these are looked up while nobody else commits.
+// until then. The last of these are looked up while nobody else writes there.
 type reverting struct {
 	batchlog.Revert
 	view     batchlog.Snapshot // when it began
@@ -30,7 +30,7 @@ type reverting struct {
 const (
 	// revertRounds bounds how often keys of others are looked up before nobody else commits.
 	revertRounds = 16
-	// revertPass is up to how many ops in the chain it is gone through once as a whole while nobody else commits.
+	// revertPass is up to how many ops in the chain it is gone through once as a whole while nobody else writes there.
 	revertPass = 1 << 21
 	// revertLateBytes bounds the keys of others in memory, and what becomes of them.
 	revertLateBytes = batchlog.MaxBatchBytes / 4
@@ -197,7 +197,8 @@ func (g *stage) tryRevert(ctx context.Context, p *batchlog.Proposal) (id batchlo
 			return 0, err
 		}
 	}
-	turn, release, err := g.e.Alone(ctx)
+	within := []batchlog.KeyRange{{Low: r.Low, High: r.High}}
+	ticket, release, err := g.e.Protect(ctx, 0, &batchlog.Reads{Ranges: within})
 	if err != nil {
 		return 0, err
 	}
@@ -212,8 +213,8 @@ func (g *stage) tryRevert(ctx context.Context, p *batchlog.Proposal) (id batchlo
 		return 0, err
 	}
 	last := batchlog.Proposal{
-		Token: p.Token, Meta: p.Meta, Turn: turn, Ops: append(slices.Clip(r.late), p.Ops...), Count: r.count + p.Count, Blobs: r.blobs + p.Blobs,
-		Reads: &batchlog.Reads{Base: r.followed, Ranges: []batchlog.KeyRange{{Low: r.Low, High: r.High}}}, // should the turn be over by now
+		Token: p.Token, Meta: p.Meta, Ticket: ticket, Ops: append(slices.Clip(r.late), p.Ops...), Count: r.count + p.Count, Blobs: r.blobs + p.Blobs,
+		Reads: &batchlog.Reads{Base: r.followed, Ranges: within}, // should the protection be over by now
 	}
 	return g.propose(ctx, &last)
 }

@@ -39,6 +39,8 @@ type stage struct {
 	mixed    bool // other ops of the chain are on keys that are copied
 	lateKeys []batchlog.KeyRange
 
+	lost *batchlog.Reads // what the last try to commit it had read, with hooks, when it lost to others; nil: it has not
+
 	closed bool
 	done   bool // committed
 
@@ -188,6 +190,10 @@ func (g *stage) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, 
 		if !errors.Is(err, batchlog.ErrConflict) || errors.As(err, &refused) || p.Reads != nil { // what was read stays written
 			return id, err
 		}
+		var conflict *batchlog.ConflictError
+		if errors.As(err, &conflict) {
+			g.lost = conflict.Reads
+		}
 		if try == commitTries {
 			return 0, fmt.Errorf("chain lost to other commits %d times: %w", try, err)
 		}
@@ -216,17 +222,17 @@ func (g *stage) tryCommit(ctx context.Context, p *batchlog.Proposal) (batchlog.I
 	if len(g.copies) == 0 {
 		return g.propose(ctx, p)
 	}
-	// From here on nobody else commits, so that the copy ends where the source does. Should that take too long others are let in, and
-	// the reads that go with the commit tell.
-	turn, release, err := g.e.Alone(ctx)
+	// From here on nobody else writes to sources and targets, so that the copy ends where the source does. Should that take too long others are let
+	// in, and the reads that go with the commit tell.
+	ticket, release, err := g.e.Protect(ctx, 0, g.protects())
 	if err != nil {
 		return 0, err
 	}
 	defer release()
-	if _, err := g.catchUp(ctx, turn); err != nil {
+	if _, err := g.catchUp(ctx, ticket); err != nil {
 		return 0, err
 	}
-	last := batchlog.Proposal{Token: p.Token, Meta: p.Meta, Turn: turn, Reads: &batchlog.Reads{Base: g.copies[0].base}}
+	last := batchlog.Proposal{Token: p.Token, Meta: p.Meta, Ticket: ticket, Reads: &batchlog.Reads{Base: g.copies[0].base}}
 	for _, c := range g.copies {
 		last.Reads.Ranges = append(last.Reads.Ranges, batchlog.KeyRange{Low: c.Low, High: c.High})
 		if c.restored {
@@ -249,6 +255,16 @@ func (g *stage) tryCommit(ctx context.Context, p *batchlog.Proposal) (batchlog.I
 	last.Count += p.Count
 	last.Blobs += p.Blobs
 	return g.propose(ctx, &last)
+}
+
+// protects is what others may not write while the copies catch up for the last time: sources and targets.
+func (g *stage) protects() *batchlog.Reads {
+	var reads batchlog.Reads
+	for _, c := range g.copies {
+		low, high := c.target()
+		reads.Ranges = append(reads.Ranges, batchlog.KeyRange{Low: c.Low, High: c.High}, batchlog.KeyRange{Low: low, High: high})
+	}
+	return &reads
 }
 
 // prepare builds the chain and catches up as far as that goes while others commit.
@@ -303,6 +319,14 @@ func (g *stage) propose(ctx context.Context, prop *batchlog.Proposal) (id batchl
 	prop.Chain = b.ref(g.e.log)
 	prop.Blobs += g.blobs
 	if g.e.hooks.TouchChain(prop) {
+		if g.lost != nil {
+			ticket, release, err := g.e.Protect(ctx, prop.Ticket, g.lost)
+			if err != nil {
+				return 0, err
+			}
+			defer release()
+			prop.Ticket = ticket
+		}
 		view, err := g.e.View(ctx, batchlog.ReadOptions{Plain: true})
 		if err != nil {
 			return 0, err

@@ -2,7 +2,7 @@
 // goroutines matters they run in a bubble of testing/synctest.
 //
 // pipeline_test.go: numbers, groups and their failures, contexts, backlog, Close; gate_test.go: held reads and what ends
-// them; alone_test.go; tokens_test.go; validate_test.go: conflicts; replay_test.go. Together they cover all files of the package.
+// them; protect_test.go; tokens_test.go; validate_test.go: conflicts; reads_test.go: how they are found; replay_test.go. Together they cover all files of the package.
 package commit
 
 import (

@@ -65,7 +65,9 @@ type Pipeline struct {
 	reads   gate
 	recent  window
 	tokens  tokens
-	alone   chan struct{} // held by the transaction that runs alone
+
+	protected protections // what transactions that keep losing have read
+
 	done    chan struct{} // closed by Close
 	written chan struct{} // closed when the write loop has ended
 
@@ -77,13 +79,16 @@ type Pipeline struct {
 	lastTime int64
 	records  []batchlog.Record // of the group that is being built, as the log holds them
 	waiting  []*request        // who asked for them
+	again    []*request        // who is handed back when these are durable
 	broken   error             // why nothing can be appended any more
+
+	held   []*request     // what waits for protections, and who asks for one, in the order in which they came
+	active []*protection  // those that the group was chosen by
+	chosen *[]*protection // where active is from, to tell whether it has changed
 
 	mu struct {
 		sync.Mutex
 		queue  []*request // bounded by the callers: each waits for its one proposal
-		turn   uint64     // if not 0, only proposals with it are taken
-		turns  uint64     // given out
 		closed bool
 	}
 	ready chan struct{} // has a token when the queue may have something for the write loop
@@ -94,7 +99,6 @@ type Pipeline struct {
 func New(o Options) *Pipeline {
 	p := &Pipeline{
 		log: o.Log, store: o.Store, now: o.Now, lastTime: o.LastTime,
-		alone:   make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		written: make(chan struct{}),
 		ready:   make(chan struct{}, 1),
@@ -131,16 +135,28 @@ func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlo
 // submit hands a proposal to the write loop and waits for its answer.
 func (p *Pipeline) submit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
 	r := p.request()
-	r.prop = prop
-	if prop.Reads != nil {
-		if err := p.prevalidate(ctx, r); err != nil {
+	r.prop, r.ticket = prop, prop.Ticket
+	for ; ; r.round++ {
+		if err := p.prepare(ctx, r); err != nil {
+			r.free()
 			return 0, err
 		}
+		if err := p.enqueue(r); err != nil {
+			r.free()
+			return 0, err
+		}
+		id, left, err := r.wait(ctx)
+		switch {
+		case left:
+			return 0, err
+		case err != errAgain: //nolint:errorlint // the very one
+			r.free()
+			return id, err
+		case ctx.Err() != nil:
+			r.free()
+			return 0, context.Cause(ctx)
+		}
 	}
-	if err := p.enqueue(r); err != nil {
-		return 0, err
-	}
-	return r.wait(ctx)
 }
 
 // request is one to be filled in.
@@ -190,9 +206,16 @@ func (p *Pipeline) take() []*request {
 	for {
 		p.settle()
 		p.mu.Lock()
-		group := p.takeLocked()
+		queue := p.mu.queue
+		if len(queue) > 0 {
+			p.mu.queue, p.spare = p.spare[:0], nil
+		}
 		closed := p.mu.closed
 		p.mu.Unlock()
+		group := p.choose(queue)
+		if closed {
+			p.refuseHeld()
+		}
 		if len(group) > 0 {
 			return group
 		}
@@ -201,6 +224,16 @@ func (p *Pipeline) take() []*request {
 		}
 		<-p.ready
 	}
+}
+
+// refuseHeld answers what waits for others when the pipeline is closed.
+func (p *Pipeline) refuseHeld() {
+	for _, r := range p.held {
+		if r.begin() {
+			r.answer(0, batchlog.ErrClosed)
+		}
+	}
+	p.held = nil
 }
 
 // settle lets other goroutines run for as long as the queue grows by it: who was just answered writes again, and a
@@ -224,55 +257,53 @@ func (p *Pipeline) settle() {
 	}
 }
 
-func (p *Pipeline) takeLocked() []*request {
-	queue := p.mu.queue
-	if len(queue) == 0 {
-		return nil
-	}
-	if p.mu.turn == 0 || p.mu.closed {
-		p.mu.queue, p.spare = p.spare[:0], nil
-		return queue
-	}
-	var mine, others []*request
-	for _, r := range queue {
-		if r.prop.Turn == p.mu.turn {
-			mine = append(mine, r)
-		} else {
-			others = append(others, r)
-		}
-	}
-	p.mu.queue = others
-	return mine
-}
-
 // commitGroup is the line: each proposal of the group is validated, numbered and appended; one sync makes them durable;
 // then they are acknowledged and handed to the applier.
 func (p *Pipeline) commitGroup(group []*request) {
 	if err := p.admit(); err != nil {
 		for _, r := range group {
-			r.answer(0, err)
+			p.refuse(r, err)
 		}
 		return
 	}
 	now := max(p.lastTime, p.now().UnixMicro())
 	for _, r := range group {
+		if r.protect != nil {
+			p.begun(r)
+			continue
+		}
 		if !r.begin() {
 			continue // its caller has left
 		}
-		if r.barrier {
-			p.flush()
-			r.answer(0, nil)
+		err := p.validate(r)
+		if err == errAgain { //nolint:errorlint // the very one
+			p.again = append(p.again, r)
 			continue
 		}
-		if err := p.validate(r); err != nil {
-			r.answer(0, err)
-			continue
+		if err == nil {
+			err = p.append(r, now)
 		}
-		if err := p.append(r, now); err != nil {
+		if err != nil {
 			r.answer(0, err)
 		}
 	}
 	p.flush()
+	for _, r := range p.again { // now, so that it can look at the commits of this group
+		r.answer(0, errAgain)
+	}
+	clear(p.again)
+	p.again = p.again[:0]
+}
+
+// refuse answers a request that was taken in a group, and comes to nothing.
+func (p *Pipeline) refuse(r *request, err error) {
+	switch {
+	case r.protect != nil:
+		p.end(r.protect.ticket)
+		r.answer(0, err)
+	case r.begin():
+		r.answer(0, err)
+	}
 }
 
 // admit waits until the applier's backlog has room, or says why nothing can be written now.

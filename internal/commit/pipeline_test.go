@@ -349,9 +349,9 @@ func TestCloseInFlight(t *testing.T) {
 		for range 3 {
 			wg.Go(func() {
 				for {
-					_, release, err := p.Alone(t.Context())
+					_, release, err := p.Protect(t.Context(), 0, reading(0, []string{"k"}).Reads)
 					if err != nil {
-						wantErr(t, "alone", err, batchlog.ErrClosed)
+						wantErr(t, "protect", err, batchlog.ErrClosed)
 						return
 					}
 					time.Sleep(300 * time.Microsecond)
@@ -370,8 +370,8 @@ func TestCloseInFlight(t *testing.T) {
 		wantErr(t, "commit after Close", err, batchlog.ErrClosed)
 		_, err = p.Commit(t.Context(), withToken("t"))
 		wantErr(t, "commit with a token after Close", err, batchlog.ErrClosed)
-		_, _, err = p.Alone(t.Context())
-		wantErr(t, "alone after Close", err, batchlog.ErrClosed)
+		_, _, err = p.Protect(t.Context(), 0, &batchlog.Reads{})
+		wantErr(t, "protect after Close", err, batchlog.ErrClosed)
 	}) // the bubble does not end while a goroutine of it is left
 }
 

@@ -2,23 +2,42 @@ package commit
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
 	"github.com/bytespace/batchlog"
 )
 
-// A request is a proposal on its way through the write loop.
+// A request is a proposal, or the wish for a protection, on its way through the write loop.
 type request struct {
-	prop    *batchlog.Proposal
-	barrier bool // proposes nothing: it is answered when all before it is durable
-	// checked is the commit up to which the reads of the proposal have been validated; keys is what it read, for many.
-	checked batchlog.ID
-	keys    map[string]struct{}
+	prop   *batchlog.Proposal // nil: it asks for protect
+	ticket uint64             // that of prop
+	round  int                // how often it was handed back
 
-	state atomic.Uint32
-	done  chan answer // has room for one
-	pool  *sync.Pool  // where it goes when it was answered
+	// Of a transaction: checked is the commit up to which reads have been validated. What it has read of a protection of its own, covered, is left
+	// out of reads, as nobody can have changed it; whole says that this was not so in the round before.
+	reads   readSet
+	checked batchlog.ID
+	covered *protection
+	whole   bool
+
+	// What it writes was looked at, in its caller, for the protections up to the version seen, of which it touches touched. wide takes it for
+	// touching all others.
+	seen    uint64
+	touched []*protection
+	wide    bool
+
+	// The write loop's: by is the ticket of the protection that it is held for, passed says that it was held for one before that, too.
+	by     uint64
+	passed bool
+
+	protect *protection // what it asks for
+
+	looking sync.Mutex // held by who looks at prop before it is taken, and by a caller who leaves
+	state   atomic.Uint32
+	done    chan answer // has room for one
+	pool    *sync.Pool  // where it goes when it was answered
 }
 
 type answer struct {
@@ -33,8 +52,11 @@ const (
 	stateLeft          // by its caller, before it was taken
 )
 
-// wait returns the write loop's answer. If ctx ends before the request was taken it is withdrawn.
-func (r *request) wait(ctx context.Context) (batchlog.ID, error) {
+// errAgain hands a request back: what is to be looked at for it is too much for the write loop, and is looked at by its caller.
+var errAgain = errors.New("look again")
+
+// wait returns the write loop's answer. If ctx ends before the request was taken it is withdrawn; nothing that it refers to is looked at then.
+func (r *request) wait(ctx context.Context) (id batchlog.ID, left bool, err error) {
 	var a answer
 	if ctx.Done() == nil {
 		a = <-r.done
@@ -42,20 +64,37 @@ func (r *request) wait(ctx context.Context) (batchlog.ID, error) {
 		select {
 		case a = <-r.done:
 		case <-ctx.Done():
-			if r.state.CompareAndSwap(stateQueued, stateLeft) {
-				return 0, context.Cause(ctx) // the write loop still holds r
+			if r.leave() {
+				return 0, true, context.Cause(ctx) // the write loop still holds r
 			}
 			a = <-r.done
 		}
 	}
-	r.prop, r.keys, r.checked, r.barrier = nil, nil, 0, false
 	r.state.Store(stateQueued)
-	r.pool.Put(r)
-	return a.id, a.err
+	return a.id, false, a.err
+}
+
+// leave withdraws the request, unless it was taken.
+func (r *request) leave() bool {
+	r.looking.Lock()
+	defer r.looking.Unlock()
+	return r.state.CompareAndSwap(stateQueued, stateLeft)
 }
 
 // begin takes the request for the write loop, unless its caller has left.
 func (r *request) begin() bool { return r.state.CompareAndSwap(stateQueued, stateTaken) }
 
+// left reports whether the caller has left.
+func (r *request) left() bool { return r.state.Load() == stateLeft }
+
 // answer ends the request. The write loop may not touch it any more.
 func (r *request) answer(id batchlog.ID, err error) { r.done <- answer{id, err} }
+
+// free gives the request back to the pool. Its caller may not touch it any more.
+func (r *request) free() {
+	r.prop, r.ticket, r.round, r.checked = nil, 0, 0, 0
+	r.reads.reset()
+	r.covered, r.whole = nil, false
+	r.seen, r.touched, r.wide, r.by, r.passed, r.protect = 0, nil, false, 0, false, nil
+	r.pool.Put(r)
+}

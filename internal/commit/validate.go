@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"sync"
 
@@ -69,19 +70,43 @@ func (w *window) after(id batchlog.ID, visit func(r *batchlog.Record) error) (la
 	return next - 1, true, nil
 }
 
-// fewKeys is up to how many keys a transaction's reads are compared one by one.
-const fewKeys = 8
+const (
+	// checkOps is how many ops of later commits the write loop compares with what a transaction has read, at the first time that it comes. More are
+	// compared by its caller, and it comes again; each time the write loop does twice as much, so that it need not come often.
+	checkOps = 1024
+	// checkRounds bounds how often it comes.
+	checkRounds = 8
+)
+
+// prepare does in the caller what the write loop should not have to: it validates the reads of r against all commits there are now, and compares its
+// ops with what is protected.
+func (p *Pipeline) prepare(ctx context.Context, r *request) error {
+	p.look(r)
+	reads := r.prop.Reads
+	if reads == nil {
+		return nil
+	}
+	if r.round == checkRounds {
+		return &batchlog.ConflictError{Base: reads.Base, Reason: "too much was committed each time that it was checked", Reads: reads}
+	}
+	if r.round == 0 || r.whole {
+		r.reads.set(reads)
+		r.checked = reads.Base
+		r.covered = nil
+		if g := find(p.protected.list(), r.ticket); g != nil && !r.whole && reads.Base >= g.since {
+			r.covered = g
+			r.reads.without(g.reads)
+		}
+		r.whole = false
+	}
+	return p.prevalidate(ctx, r)
+}
 
 // prevalidate checks the reads of r against all commits there are now.
 func (p *Pipeline) prevalidate(ctx context.Context, r *request) error {
-	reads := r.prop.Reads
-	if len(reads.Keys) > fewKeys {
-		r.keys = make(map[string]struct{}, len(reads.Keys))
-		for _, k := range reads.Keys {
-			r.keys[string(k)] = struct{}{}
-		}
+	if r.reads.empty() {
+		return nil
 	}
-	r.checked = reads.Base
 	for {
 		last, ok, err := p.recent.after(r.checked, r.conflict)
 		if err != nil {
@@ -101,7 +126,7 @@ func (p *Pipeline) prevalidate(ctx context.Context, r *request) error {
 func (p *Pipeline) validateFromLog(ctx context.Context, r *request, head batchlog.ID) error {
 	reader, err := p.log.Reader(batchlog.LogOptions{From: batchlog.After(r.checked), Until: head})
 	if err != nil {
-		return tooOld(err)
+		return r.tooOld(err)
 	}
 	defer reader.Close()
 	for r.checked < head {
@@ -110,7 +135,7 @@ func (p *Pipeline) validateFromLog(ctx context.Context, r *request, head batchlo
 			break
 		}
 		if err != nil {
-			return tooOld(err)
+			return r.tooOld(err)
 		}
 		for i := range records {
 			if err := r.conflict(&records[i]); err != nil {
@@ -123,106 +148,85 @@ func (p *Pipeline) validateFromLog(ctx context.Context, r *request, head batchlo
 }
 
 // tooOld makes a gap, there from the start or trimmed under way, a conflict.
-func tooOld(err error) error {
+func (r *request) tooOld(err error) error {
 	if errors.Is(err, batchlog.ErrGap) {
-		return fmt.Errorf("%w: the log no longer goes back to the transaction's view: %w", batchlog.ErrConflict, err)
+		return &batchlog.ConflictError{Base: r.prop.Reads.Base, Reason: "the log no longer goes back to the transaction's view", Err: err, Reads: r.prop.Reads}
 	}
 	return err
 }
 
-// validate checks the reads of r against the commits since it was checked, those of the group that is being built included.
+// validate checks the reads of r against the commits since it was checked, those of the group that is being built included. errAgain says that this is
+// too much to be done while all others wait.
 func (p *Pipeline) validate(r *request) error {
 	if r.prop.Reads == nil {
 		return nil
 	}
-	_, ok, err := p.recent.after(r.checked, r.conflict)
+	if g := r.covered; g != nil && (g.broken || !slices.Contains(p.active, g)) {
+		r.whole = true
+		return errAgain
+	}
+	if r.reads.empty() {
+		return nil
+	}
+	left := checkOps << r.round
+	check := func(rec *batchlog.Record) error {
+		if left -= inlineOps(rec) + 1; left < 0 {
+			return errAgain
+		}
+		return r.conflict(rec)
+	}
+	_, ok, err := p.recent.after(r.checked, check)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("%w: too much was committed since the transaction was checked", batchlog.ErrConflict)
+		return errAgain
 	}
 	for i := range p.records {
-		if err := r.conflict(&p.records[i]); err != nil {
+		if err := check(&p.records[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// conflict returns an ErrConflict if rec changes what r read.
+// inlineOps is how many ops are in the record itself.
+func inlineOps(rec *batchlog.Record) int {
+	if rec.Chain != nil {
+		return rec.Count - rec.Chain.Count
+	}
+	return rec.Count
+}
+
+// conflict returns a *ConflictError if rec changes what r read.
 func (r *request) conflict(rec *batchlog.Record) error {
-	inline := rec.Count
-	if c := rec.Chain; c != nil {
-		if r.mayConflict(c) {
-			return fmt.Errorf("%w: commit %d, a chain, may have changed what the transaction read at %d", batchlog.ErrConflict, rec.ID, r.prop.Reads.Base)
+	if c := rec.Chain; c != nil && r.reads.spanned(c) { // it may have: the transaction runs again on top of it
+		for _, span := range c.Spans {
+			if r.reads.overlaps(span.Low, span.High) {
+				return r.lostTo(rec.ID, r.reads.readIn(span.Low, span.High))
+			}
 		}
-		inline -= c.Count
 	}
 	ops := rec.Ops
-	for range inline {
+	for range inlineOps(rec) {
 		kind, key, value, rest, err := batchlog.NextOp(ops)
 		if err != nil {
 			return fmt.Errorf("validate against commit %d: %w", rec.ID, err)
 		}
 		ops = rest
-		var hit bool
-		if kind == batchlog.OpDeleteRange {
-			hit = r.readWithin(key, value)
-		} else {
-			hit = r.read(key)
-		}
-		if hit {
-			return fmt.Errorf("%w: commit %d changed what the transaction read at %d", batchlog.ErrConflict, rec.ID, r.prop.Reads.Base)
+		switch {
+		case !r.reads.changedBy(kind, key, value):
+		case kind == batchlog.OpDeleteRange:
+			return r.lostTo(rec.ID, r.reads.readIn(key, value))
+		default:
+			return r.lostTo(rec.ID, key)
 		}
 	}
 	return nil
 }
 
-// mayConflict reports whether the spans of c touch what r read. That is less than to have changed it, but needs no look at its ops: the write
-// loop is not held up by the size of a chain. The transaction runs again on top of it.
-func (r *request) mayConflict(c *batchlog.ChainRef) bool {
-	for i := range c.Spans {
-		if r.readWithin(c.Spans[i].Low, c.Spans[i].High) {
-			return true
-		}
-	}
-	return false
-}
-
-// read reports whether r read key.
-func (r *request) read(key []byte) bool {
+// lostTo is that commit id changed key, which r read.
+func (r *request) lostTo(id batchlog.ID, key []byte) error {
 	reads := r.prop.Reads
-	if r.keys != nil {
-		if _, ok := r.keys[string(key)]; ok {
-			return true
-		}
-	} else {
-		for _, k := range reads.Keys {
-			if bytes.Equal(k, key) {
-				return true
-			}
-		}
-	}
-	for i := range reads.Ranges {
-		if bytes.Compare(reads.Ranges[i].Low, key) <= 0 && bytes.Compare(key, reads.Ranges[i].High) < 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// readWithin reports whether r read a key, or part of a range, from low on and below high.
-func (r *request) readWithin(low, high []byte) bool {
-	for _, k := range r.prop.Reads.Keys {
-		if bytes.Compare(low, k) <= 0 && bytes.Compare(k, high) < 0 {
-			return true
-		}
-	}
-	for _, read := range r.prop.Reads.Ranges {
-		if bytes.Compare(low, read.High) < 0 && bytes.Compare(read.Low, high) < 0 {
-			return true
-		}
-	}
-	return false
+	return &batchlog.ConflictError{ID: id, Base: reads.Base, Stored: bytes.Clone(key), Reads: reads}
 }

@@ -23,10 +23,10 @@ func reading(base batchlog.ID, keys []string, ranges ...[2]string) *batchlog.Pro
 	return p
 }
 
-// many is more keys than are compared one by one, with key among them.
+// many is many keys, with key among them.
 func many(key string) []string {
 	var keys []string
-	for i := range 2 * fewKeys {
+	for i := range 16 {
 		keys = append(keys, fmt.Sprint("many", i))
 	}
 	return append(keys, key)
@@ -247,23 +247,36 @@ func TestMalformedOps(t *testing.T) {
 	}
 }
 
-// More than the window holds came between the caller's check and the write loop's: nobody knows, so it is a conflict.
+// More than the window holds came between the caller's check and the write loop's: the caller looks at it in the log.
 func TestTooMuchSinceChecked(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		l, s := newFakeLog(t), newFakeStore(t)
-		p := newLine(t, l, s)
-		turn, release, err := p.Alone(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		late := p.commit(t.Context(), reading(0, []string{"free"}))
-		synctest.Wait()
-		for range windowBytes>>20 + 4 {
-			prop := large(1 << 20)
-			prop.Turn = turn
-			mustCommit(t, p, prop)
-		}
-		release()
-		wantErr(t, "late", (<-late).err, batchlog.ErrConflict)
-	})
+	for key, want := range map[string]error{"free": nil, "k": batchlog.ErrConflict} {
+		bubble(t, func(t *testing.T) {
+			l, s := newFakeLog(t), newFakeStore(t)
+			p := newLine(t, l, s)
+			_, release := p.protect(t, 0, "own")
+			late := p.commit(t.Context(), reading(0, []string{key}))
+			synctest.Wait()
+			for range windowBytes>>20 + 4 {
+				mustCommit(t, p, large(1<<20))
+			}
+			release()
+			if err := (<-late).err; !errors.Is(err, want) {
+				t.Error(key, err)
+			}
+		})
+	}
+}
+
+// A transaction that is handed back each time ends as a conflict.
+func TestHandedBackTooOften(t *testing.T) {
+	l, s := newFakeLog(t), newFakeStore(t)
+	p := newLine(t, l, s)
+	r := p.request()
+	r.prop, r.round = reading(0, []string{"k"}), checkRounds
+	err := p.prepare(t.Context(), r)
+	wantErr(t, "prepare", err, batchlog.ErrConflict)
+	var lost *batchlog.ConflictError
+	if !errors.As(err, &lost) || lost.Reads != r.prop.Reads {
+		t.Error(err)
+	}
 }

@@ -20,7 +20,7 @@ func (r *Roster) Commit(ctx context.Context, p *batchlog.Proposal, commit func(c
 		}
 		return commit(ctx, p)
 	}
-	if p.Turn != 0 {
+	if p.Ticket != 0 {
 		defer e.urge()()
 		return r.commitInTurn(ctx, e, p, commit)
 	}

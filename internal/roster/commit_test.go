@@ -40,7 +40,7 @@ func TestAloneGetsTheTurn(t *testing.T) {
 		done <- err
 	}()
 	<-waiting
-	alone := &batchlog.Proposal{Turn: 1, Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 3}}
+	alone := &batchlog.Proposal{Ticket: 1, Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 3}}
 	if id, err := r.Commit(t.Context(), alone, func(context.Context, *batchlog.Proposal) (batchlog.ID, error) { return 7, nil }); id != 7 || err != nil {
 		t.Fatal(id, err)
 	}

@@ -185,10 +185,10 @@ func (e *frozenEngine) Head(ctx context.Context) (batchlog.ID, error) {
 	return e.Engine.Head(ctx)
 }
 
-func (e *frozenEngine) Alone(ctx context.Context) (turn uint64, release func(), err error) {
+func (e *frozenEngine) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (now uint64, release func(), err error) {
 	e.ice.pass()
 	defer e.ice.pass()
-	return e.Engine.(batchlog.Queuer).Alone(ctx)
+	return e.Engine.(batchlog.Queuer).Protect(ctx, ticket, reads)
 }
 
 func (e *frozenEngine) Status(ctx context.Context) (batchlog.Status, error) {
