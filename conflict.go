@@ -49,9 +49,9 @@ func (e *ConflictError) Error() string {
 func placeOf(stored []byte) string {
 	path, key, err := SplitKey(stored)
 	if err != nil {
-		return fmt.Sprintf("key %x", stored)
+		return fmt.Sprintf("key %x of a form that is not known", stored)
 	}
-	return fmt.Sprintf("key %s of space %s", Key(key), Key(typed(path)))
+	return fmt.Sprintf("key %s of space %s", Key(key), &Space{prefix: path})
 }
 
 // Is reports whether target is [ErrConflict].
@@ -67,10 +67,10 @@ const (
 	// MaxTrying is how long after its first try one that lost is tried once more. A try that has begun may take as long as it does.
 	MaxTrying = time.Minute
 
-	protectAfter = 4                      // lost tries after which what it read is protected
-	protectSoon  = 500 * time.Millisecond // so long after its first try it is without more: a slow one loses much each time
-	tryBackoff   = 100 * time.Microsecond // before the second try; doubled for each further one, with jitter
-	tryBackoffMx = 10 * time.Millisecond
+	protectAfter   = 4                      // lost tries after which what it read is protected
+	protectSoon    = 500 * time.Millisecond // so long after its first try it is without more: a slow one loses much each time
+	tryBackoff     = 100 * time.Microsecond // before the second try; doubled for each further one, with jitter
+	tryBackoffMost = 10 * time.Millisecond
 	// blindTries is how often it is tried where the engine can't protect it.
 	blindTries = 1000
 )
@@ -157,7 +157,7 @@ func (p *persistence) lost(ctx context.Context, l *loss) error {
 		return cause(ctx)
 	case <-time.After(time.Duration(rand.Int64N(int64(p.backoff)))):
 	}
-	p.backoff = min(2*p.backoff, tryBackoffMx)
+	p.backoff = min(2*p.backoff, tryBackoffMost)
 	return nil
 }
 

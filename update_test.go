@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,9 +16,6 @@ type contended struct {
 	mapStore
 	lose  int // commits that fail with ErrConflict
 	calls []string
-	turn  uint64
-	held  bool  // by the turn that was given out last
-	alone error // of Alone
 	last  Proposal
 }
 
@@ -26,12 +24,12 @@ func (e *contended) note(format string, args ...any) {
 }
 
 func (e *contended) Commit(_ context.Context, p *Proposal) (ID, error) {
-	e.note("commit turn=%d base=%d", p.Turn, p.Reads.Base)
+	e.note("commit ticket=%d base=%d", p.Ticket, p.Reads.Base)
 	e.last = *p
 	if e.lose > 0 {
 		e.lose--
 		e.id++ // of the commit that came between
-		return 0, fmt.Errorf("%w: lost", ErrConflict)
+		return 0, &ConflictError{ID: e.id, Base: p.Reads.Base, Stored: []byte("k"), Reads: p.Reads}
 	}
 	return e.apply(p), nil
 }
@@ -42,21 +40,26 @@ func (e *contended) Log(context.Context, LogOptions) (LogReader, error) {
 func (e *contended) Head(context.Context) (ID, error) { return e.id, nil }
 func (e *contended) Close() error                     { return nil }
 
-// A queue is a contended engine with turns.
-type queue struct{ contended }
+// A queue is a contended engine that protects reads.
+type queue struct {
+	contended
+	ticket  uint64
+	ends    bool  // each protection does, before the next is asked for
+	held    int   // protections that were not released
+	protect error // of Protect
+}
 
-func (e *queue) Alone(context.Context) (uint64, func(), error) {
-	if e.alone != nil {
-		return 0, nil, e.alone
+func (e *queue) Protect(_ context.Context, ticket uint64, reads *Reads) (uint64, func(), error) {
+	if e.protect != nil {
+		return 0, nil, e.protect
 	}
-	if e.held {
-		panic("two turns at once")
+	e.note("protect %d: %s", ticket, reads.Keys)
+	if ticket == 0 || e.ends {
+		e.ticket++
 	}
-	e.turn++
-	e.held = true
-	e.note("alone %d", e.turn)
-	return e.turn, func() {
-		e.held = false
+	e.held = 1
+	return e.ticket, func() {
+		e.held = 0
 		e.note("release")
 	}, nil
 }
@@ -68,12 +71,12 @@ func put(s *Space) func(tx *Tx) error {
 	}
 }
 
-// A transaction that loses is run again on a newer view, after a growing wait; when it has lost often it runs alone, without
-// waits, until it gets through.
+// A transaction that loses is run again on a newer view, after a growing wait; when it has lost often what it has read is protected, without waits, until it
+// gets through.
 func TestUpdateRetries(t *testing.T) {
 	for lose := range 8 {
 		synctest.Test(t, func(t *testing.T) {
-			e := &queue{contended{lose: lose}}
+			e := &queue{contended: contended{lose: lose}}
 			db := New(e)
 			began := time.Now()
 			runs := 0
@@ -81,6 +84,7 @@ func TestUpdateRetries(t *testing.T) {
 				if runs++; tx.Base() != ID(runs-1) {
 					t.Errorf("run %d reads the view at %d", runs, tx.Base())
 				}
+				_, _ = tx.Get(db.Root(), Key{byte('0' + runs)})
 				tx.SetLabel("run", fmt.Sprint(runs))
 				tx.SetToken("token")
 				return put(db.Root())(tx)
@@ -90,19 +94,22 @@ func TestUpdateRetries(t *testing.T) {
 			}
 			var want []string
 			for i := range lose + 1 {
-				if i < updateAloneAfter {
-					want = append(want, fmt.Sprintf("commit turn=0 base=%d", i))
-				} else {
-					turn := i - updateAloneAfter + 1
-					want = append(want, fmt.Sprintf("alone %d", turn), fmt.Sprintf("commit turn=%d base=%d", turn, i), "release")
+				ticket := 0
+				if i >= protectAfter {
+					ticket = 1
+					want = append(want, fmt.Sprintf("protect %d: [%s]", min(i-protectAfter, 1), db.Root().storedKey(Key{byte('0' + i)})))
 				}
+				want = append(want, fmt.Sprintf("commit ticket=%d base=%d", ticket, i))
+			}
+			if lose >= protectAfter {
+				want = append(want, "release")
 			}
 			if !slices.Equal(e.calls, want) {
 				t.Errorf("lost %d times: %q, want %q", lose, e.calls, want)
 			}
 			most := time.Duration(0)
-			for i := range min(lose, updateAloneAfter) {
-				most += min(updateBackoff<<i, updateBackoffMax)
+			for i := range min(lose, protectAfter) {
+				most += min(tryBackoff<<i, tryBackoffMost)
 			}
 			if waited := time.Since(began); waited > most || lose > 1 && waited == 0 {
 				t.Errorf("lost %d times: waited %v of at most %v", lose, waited, most)
@@ -118,8 +125,60 @@ func TestUpdateRetries(t *testing.T) {
 	}
 }
 
-// Where there are no turns it goes on waiting between tries, up to a bound.
-func TestUpdateWithoutTurns(t *testing.T) {
+// A slow transaction is protected after its first lost try that takes long, and one that keeps losing ends: after so many tries, or so long, with an error
+// that says why.
+func TestUpdateEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes time.Duration
+		tries int
+	}{
+		"fast": {0, MaxTries},
+		"slow": {7 * time.Second, int(MaxTrying/(7*time.Second)) + 1},
+		"one":  {time.Hour, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			e := &queue{contended: contended{lose: 1 << 30}, ends: true}
+			db := New(e)
+			runs := 0
+			_, err := db.Update(t.Context(), func(tx *Tx) error {
+				runs++
+				time.Sleep(c.takes)
+				return put(db.Root())(tx)
+			})
+			var lost *ConflictError
+			if !errors.Is(err, ErrConflict) || !errors.As(err, &lost) || lost.Tries != c.tries || runs != c.tries || lost.ID != ID(runs) || lost.Took < c.takes*time.Duration(runs) || lost.Reads != nil {
+				t.Errorf("%s: %v, after %d runs", name, err, runs)
+			}
+			if e.held != 0 || e.open.Load() != 0 {
+				t.Errorf("%s: %d held, %d snapshots open", name, e.held, e.open.Load())
+			}
+			if protected := strings.Count(strings.Join(e.calls, " "), "protect"); c.takes > 0 && protected != runs-1 {
+				t.Errorf("%s: protected %d times in %d runs", name, protected, runs)
+			}
+		})
+	}
+}
+
+// The error says what was lost to, and what to do.
+func TestConflictErrorText(t *testing.T) {
+	db := New(&stub{})
+	stored := db.Space("users", "eu").storedKey(K("alice"))
+	for want, err := range map[string]*ConflictError{
+		`conflict: commit 7 changed key "alice" of space users/eu, which the transaction had read at 5`:      {ID: 7, Base: 5, Stored: stored},
+		`conflict: commit 7 changed key ff of a form that is not known, which the transaction had read at 5`: {ID: 7, Base: 5, Stored: []byte{0xff}},
+		`conflict: commit 7 changed what the transaction had read at 5`:                                      {ID: 7, Base: 5},
+		`conflict: lost 16 times in 2.5s, the last time as commit 7 changed key "alice" of space users/eu, which the transaction had read at 5; ` +
+			`try again later, read less, or do what takes long outside of the transaction`: {ID: 7, Base: 5, Stored: stored, Tries: 16, Took: 2500 * time.Millisecond},
+		`conflict: the log no longer goes back: gone`: {Reason: "the log no longer goes back", Err: errors.New("gone")},
+	} {
+		if err.Error() != want || !errors.Is(err, ErrConflict) {
+			t.Errorf("%s\nwant %s", err, want)
+		}
+	}
+}
+
+// Where reads can't be protected it goes on waiting between tries, up to a bound.
+func TestUpdateWithoutTickets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lose = 300
 		e := &contended{lose: lose}
@@ -128,8 +187,13 @@ func TestUpdateWithoutTurns(t *testing.T) {
 		if id, err := db.Update(t.Context(), put(db.Root())); err != nil || id != lose+1 {
 			t.Error(id, err)
 		}
-		if waited := time.Since(began); waited < lose*updateBackoffMax/4 || waited > lose*updateBackoffMax {
+		if waited := time.Since(began); waited < lose*tryBackoffMost/4 || waited > lose*tryBackoffMost {
 			t.Errorf("waited %v for %d tries", waited, lose)
+		}
+		e.lose = 1 << 30
+		var lost *ConflictError
+		if _, err := db.Update(t.Context(), put(db.Root())); !errors.As(err, &lost) || lost.Tries != blindTries {
+			t.Error(err)
 		}
 	})
 }
@@ -183,13 +247,13 @@ func TestUpdateErrors(t *testing.T) {
 	if _, err := db.Update(t.Context(), put(db.Root())); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
-	q := &queue{contended{lose: 100, alone: errBroken}}
+	q := &queue{contended: contended{lose: 100}, protect: errBroken}
 	db = New(q)
 	if _, err := db.Update(t.Context(), put(db.Root())); !errors.Is(err, errBroken) || q.open.Load() != 0 {
 		t.Error(err, q.open.Load())
 	}
-	// A panic of the function is its caller's; the view is closed and the turn given back.
-	q = &queue{contended{lose: updateAloneAfter}}
+	// A panic of the function is its caller's; the view is closed and the protection ended.
+	q = &queue{contended: contended{lose: protectAfter}}
 	db = New(q)
 	runs := 0
 	func() {
@@ -199,14 +263,14 @@ func TestUpdateErrors(t *testing.T) {
 			}
 		}()
 		_, _ = db.Update(t.Context(), func(tx *Tx) error {
-			if runs++; runs > updateAloneAfter {
+			if runs++; runs > protectAfter {
 				panic("mine")
 			}
 			return put(db.Root())(tx)
 		})
 	}()
-	if q.held || q.open.Load() != 0 {
-		t.Errorf("turn held %v, %d snapshots open", q.held, q.open.Load())
+	if q.held != 0 || q.open.Load() != 0 {
+		t.Errorf("%d protections, %d snapshots open", q.held, q.open.Load())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,10 @@ var conflictTests = []test{
 	{"Counter", testUpdateCounter},
 	{"Adversary", testUpdateAdversary},
 	{"ManyLosers", testUpdateManyLosers},
+	{"SlowLoser", testUpdateSlowLoser},
+	{"Ends", testUpdateEnds},
+	{"Protects", testProtects},
+	{"LoserReadsOther", testUpdateReadsOther},
 }
 
 // A transaction runs again when a commit came between that changed what it read: a key that was there, one that was not,
@@ -382,5 +387,165 @@ func testUpdateManyLosers(t *testing.T, open Open) {
 	}
 	if len(got) != n {
 		t.Errorf("%d entries, want %d", len(got), n)
+	}
+}
+
+// A transaction that is slow, and reads what others write all the time, gets through in a few tries. Who writes something else is not held back by it: in
+// each try such writes come and go while its function waits for them.
+func testUpdateSlowLoser(t *testing.T, open Open) {
+	db := plain(t, open)
+	hot, other, out := db.Space("hot"), db.Space("other"), db.Space("out")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if _, err := hot.Put(within(t), batchlog.K(i), strconv.AppendInt(nil, int64(n), 10)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	tries := 0
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		if tries++; tries > 12 {
+			return errors.New("it takes no end")
+		}
+		if _, err := collect(tx.Scan(hot, batchlog.Range{})); err != nil {
+			return err
+		}
+		if tries <= 3 { // for certain
+			if _, err := hot.Put(within(t), batchlog.K(0), nil); err != nil {
+				return err
+			}
+		}
+		for n := range 20 { // by others: this waits for them as for anything outside
+			done := make(chan error, 1)
+			go func() {
+				_, err := other.Put(within(t), batchlog.K(tries, n), nil)
+				done <- err
+			}()
+			if err := <-done; err != nil {
+				return err
+			}
+		}
+		tx.Put(out, batchlog.K("k"), nil)
+		return nil
+	})
+	check(t, err)
+}
+
+// A transaction whose function itself comes before it each time ends, with an error that says by what it lost and how often it was tried.
+func testUpdateEnds(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	tries := 0
+	_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+		tries++
+		if _, err := tx.Get(s, batchlog.K(tries)); !errors.Is(err, batchlog.ErrNotFound) { // not what was protected
+			return fmt.Errorf("key %d is there: %w", tries, err)
+		}
+		if _, err := s.Put(within(t), batchlog.K(tries), nil); err != nil {
+			return err
+		}
+		tx.Put(s, batchlog.K("out"), nil)
+		return nil
+	})
+	var lost *batchlog.ConflictError
+	if !errors.Is(err, batchlog.ErrConflict) || !errors.As(err, &lost) || lost.Tries != tries || tries < 2 || lost.ID != batchlog.ID(tries) {
+		t.Errorf("%v, after %d tries", err, tries)
+	}
+	wantAbsent(t, s, batchlog.K("out"))
+}
+
+// What is protected others can't write until that is over, everything else they can; then they come first.
+func testProtects(t *testing.T, open Open) {
+	db := plain(t, open)
+	q, ok := db.Engine().(batchlog.Queuer)
+	if !ok {
+		t.Skip("the engine has no tickets")
+	}
+	s := db.Space("s")
+	at := func(key string) []byte { return slices.Concat(s.Stored(), batchlog.K(key)) }
+	ticket, release, err := q.Protect(within(t), 0, &batchlog.Reads{Keys: [][]byte{at("a")}})
+	check(t, err)
+	put(t, s, batchlog.K("b"), "1")
+	held := make(chan error, 1)
+	go func() {
+		_, err := s.Put(within(t), batchlog.K("a"), nil)
+		held <- err
+	}()
+	low, high := at("m"), at("n")
+	again, _, err := q.Protect(within(t), ticket, &batchlog.Reads{Ranges: []batchlog.KeyRange{{Low: low, High: high}}})
+	if err != nil || again != ticket {
+		t.Fatal(again, err)
+	}
+	put(t, s, batchlog.K("b"), "2")
+	select {
+	case err := <-held:
+		t.Fatalf("written: %v", err)
+	default:
+	}
+	if got := head(t, db); got != 2 {
+		t.Errorf("head is %d", got)
+	}
+	release()
+	next, release, err := q.Protect(within(t), ticket, &batchlog.Reads{Keys: [][]byte{at("a")}})
+	if err != nil || next == ticket {
+		t.Fatal(next, err)
+	}
+	release()
+	check(t, <-held)
+	wantValue(t, s, batchlog.K("a"), "")
+}
+
+// A transaction that reads something else at each try, as what it reads says, gets through as well: what it has read stays protected.
+func testUpdateReadsOther(t *testing.T, open Open) {
+	db := plain(t, open)
+	s := db.Space("s")
+	put(t, s, batchlog.K("pointer"), "0")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for w := range 3 {
+		wg.Go(func() {
+			for n := w; !stop.Load(); n++ {
+				b := &batchlog.Batch{}
+				b.Put(s, batchlog.K("pointer"), strconv.AppendInt(nil, int64(n%7), 10))
+				b.Put(s, batchlog.K(n%7), nil)
+				if _, err := db.Write(within(t), b); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	for range 3 {
+		_, err := db.Update(within(t), func(tx *batchlog.Tx) error {
+			at, err := tx.Get(s, batchlog.K("pointer"))
+			if err != nil {
+				return err
+			}
+			base := tx.Base()
+			for range 200 { // so that the others come between, while they may
+				if h, err := db.Head(t.Context()); err != nil || h > base+1 {
+					break
+				}
+			}
+			n, err := strconv.Atoi(string(at))
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Get(s, batchlog.K(n)); err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+				return err
+			}
+			tx.Put(db.Space("out"), batchlog.K(n), nil)
+			return nil
+		})
+		check(t, err)
 	}
 }

@@ -91,8 +91,8 @@ func (m *memory) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 	}
 	if p.Reads != nil {
 		for i := range m.log[p.Reads.Base:] {
-			if changes(&m.log[int(p.Reads.Base)+i], p.Reads) {
-				return 0, batchlog.ErrConflict
+			if r := &m.log[int(p.Reads.Base)+i]; changes(r, p.Reads) {
+				return 0, &batchlog.ConflictError{ID: r.ID, Base: p.Reads.Base, Reads: p.Reads}
 			}
 		}
 	}

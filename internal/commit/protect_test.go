@@ -258,7 +258,7 @@ func TestLosersInLine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l, s := newFakeLog(t), newFakeStore(t)
 		p := newLine(t, l, s)
-		const losers, each = 100, 20 * time.Millisecond
+		const losers, each = 100, 5 * time.Millisecond
 		var wg, writers sync.WaitGroup
 		var stop atomic.Bool
 		writer := func(key string, most time.Duration) {
