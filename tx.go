@@ -2,12 +2,10 @@ package batchlog
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"io"
 	"iter"
-	"slices"
 )
 
 // A Tx is a [Batch] that can read: what it reads is the store at one id with the transaction's own writes on
@@ -18,7 +16,8 @@ type Tx struct {
 	db    *DB
 	snap  Snapshot
 	batch Batch
-	own   overlay
+	own   overlay // of what is in batch up to the byte shown, and of all that hooks have written
+	shown int
 	reads Reads
 	hooks *hookRun // of a transaction that pre-commit hooks are given
 	err   error    // the first failure of a read; the transaction can't be committed with it
@@ -122,7 +121,7 @@ func (tx *Tx) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error
 // Put sets the value of k in s.
 func (tx *Tx) Put(s *Space, k Key, value []byte) {
 	tx.batch.Put(s, k, value)
-	if tx.batch.err == nil {
+	if tx.hooks != nil && tx.batch.err == nil {
 		tx.own.put(s.storedKey(k), bytes.Clone(storedValue(value)), false)
 	}
 }
@@ -130,7 +129,7 @@ func (tx *Tx) Put(s *Space, k Key, value []byte) {
 // Delete removes k from s.
 func (tx *Tx) Delete(s *Space, k Key) {
 	tx.batch.Delete(s, k)
-	if tx.batch.err == nil {
+	if tx.hooks != nil && tx.batch.err == nil {
 		tx.own.put(s.storedKey(k), nil, true)
 	}
 }
@@ -139,7 +138,7 @@ func (tx *Tx) Delete(s *Space, k Key) {
 // meanwhile go too.
 func (tx *Tx) DeleteRange(s *Space, r Range) {
 	tx.batch.DeleteRange(s, r)
-	if tx.batch.err == nil {
+	if tx.hooks != nil && tx.batch.err == nil {
 		if low, high, empty := s.storedRange(r); !empty {
 			tx.own.deleteRange(low, high)
 		}
@@ -166,6 +165,9 @@ func (tx *Tx) usable(s *Space) error {
 	}
 	if tx.hooks != nil {
 		tx.hooks.refresh()
+	} else if ops := tx.batch.proposal.Ops; tx.shown < len(ops) { // one that only writes does without
+		tx.own.applyAll(ops[tx.shown:len(ops):len(ops)])
+		tx.shown = len(ops)
 	}
 	return tx.db.owns(s)
 }
@@ -191,7 +193,7 @@ func (tx *Tx) scan(s *Space, r Range, reverse bool, yield func(Entry, error) boo
 		return err
 	}
 	defer cursor.Close()
-	merged := merge{cursor: cursor, own: tx.own.view(low, high, reverse), reverse: reverse}
+	merged := merge{cursor: cursor, own: tx.own.view(low, high, reverse)}
 
 	seen := KeyRange{Low: low, High: high} // narrowed to what was gone through if the loop is broken off
 	defer func() {
@@ -225,156 +227,4 @@ func (tx *Tx) scan(s *Space, r Range, reverse bool, yield func(Entry, error) boo
 			return nil
 		}
 	}
-}
-
-// An overlay is the writes of a transaction as its reads see them.
-type overlay struct {
-	keys   map[string]ownWrite
-	ranges []KeyRange // deleted; a key in keys was written after every range that covers it, or marked deleted by it
-}
-
-type ownWrite struct {
-	value   []byte
-	deleted bool
-}
-
-// apply takes over an op on stored keys.
-func (o *overlay) apply(kind OpKind, key, value []byte) {
-	switch kind {
-	case OpPut:
-		o.put(key, value, false)
-	case OpDelete:
-		o.put(key, nil, true)
-	case OpDeleteRange:
-		o.deleteRange(key, value)
-	}
-}
-
-// applyAll takes over well-formed ops.
-func (o *overlay) applyAll(ops []byte) {
-	for len(ops) > 0 {
-		kind, key, value, rest, err := NextOp(ops)
-		if err != nil {
-			panic("batchlog: bug: malformed op of a transaction: " + err.Error())
-		}
-		o.apply(kind, key, value)
-		ops = rest
-	}
-}
-
-func (o *overlay) put(key, value []byte, deleted bool) {
-	if o.keys == nil {
-		o.keys = map[string]ownWrite{}
-	}
-	o.keys[string(key)] = ownWrite{value, deleted}
-}
-
-func (o *overlay) deleteRange(low, high []byte) {
-	for key := range o.keys {
-		if key >= string(low) && key < string(high) {
-			o.keys[key] = ownWrite{deleted: true}
-		}
-	}
-	o.ranges = append(o.ranges, KeyRange{low, high})
-}
-
-func (o *overlay) get(key []byte) (value []byte, deleted, ok bool) {
-	if w, ok := o.keys[string(key)]; ok {
-		return w.value, w.deleted, true
-	}
-	return nil, true, o.covered(key)
-}
-
-func (o *overlay) covered(key []byte) bool {
-	return slices.ContainsFunc(o.ranges, func(r KeyRange) bool {
-		return bytes.Compare(r.Low, key) <= 0 && bytes.Compare(key, r.High) < 0
-	})
-}
-
-// view is o between low and high as it is now, in the order of a scan.
-func (o *overlay) view(low, high []byte, reverse bool) ownView {
-	v := ownView{ranges: o.ranges}
-	for key, w := range o.keys {
-		if key >= string(low) && key < string(high) {
-			v.writes = append(v.writes, keyedWrite{key, w})
-		}
-	}
-	slices.SortFunc(v.writes, func(a, b keyedWrite) int {
-		if reverse {
-			a, b = b, a
-		}
-		return cmp.Compare(a.key, b.key)
-	})
-	return v
-}
-
-type ownView struct {
-	writes []keyedWrite
-	ranges []KeyRange
-}
-
-type keyedWrite struct {
-	key string
-	ownWrite
-}
-
-// A merge is a cursor with own writes on top of it.
-type merge struct {
-	cursor  Cursor
-	own     ownView
-	reverse bool
-
-	key, value []byte // the cursor's, when held
-	held, done bool
-}
-
-func (m *merge) next() (key, value []byte, err error) {
-	for {
-		if !m.held && !m.done {
-			m.key, m.value, err = m.cursor.Next()
-			switch {
-			case errors.Is(err, io.EOF):
-				m.done = true
-			case err != nil:
-				return nil, nil, err
-			default:
-				m.held = true
-			}
-		}
-		if len(m.own.writes) == 0 && m.done {
-			return nil, nil, io.EOF
-		}
-		order := m.order()
-		if order >= 0 { // an own write comes next, in place of the cursor's key if they are equal
-			w := m.own.writes[0]
-			m.own.writes = m.own.writes[1:]
-			if order == 0 {
-				m.held = false
-			}
-			if !w.deleted {
-				return []byte(w.key), w.value, nil
-			}
-			continue
-		}
-		m.held = false
-		o := overlay{ranges: m.own.ranges}
-		if !o.covered(m.key) {
-			return m.key, m.value, nil
-		}
-	}
-}
-
-// order is negative if the cursor's key comes next, positive if an own write does, 0 if they are the same key.
-func (m *merge) order() int {
-	switch {
-	case !m.held:
-		return 1
-	case len(m.own.writes) == 0:
-		return -1
-	}
-	c := cmp.Compare(string(m.key), m.own.writes[0].key)
-	if m.reverse {
-		c = -c
-	}
-	return c
 }
