@@ -82,22 +82,38 @@ func (tx *Tx) edit(op Op, value []byte, drop bool) error {
 	if drop && op.at <= run.chained {
 		return fmt.Errorf("drop an op of a chain: %w; refuse the chain, or replace the value", ErrUnsupported)
 	}
+	was := *o
 	o.dropped = drop
 	if !drop {
 		o.replaced = true
 		o.value = bytes.Clone(storedValue(value))
 	}
-	run.edited, run.stale = true, true
+	run.edited = true
+	if drop || was.dropped || !run.reshow(op.at, was.value, o) {
+		run.stale = true
+	}
 	return nil
+}
+
+// reshow has what tx reads show another value of an op of the proposal, and reports whether it does.
+func (r *hookRun) reshow(at int, was []byte, o *hookOp) bool {
+	if r.stale || at > r.own || len(was) == 0 {
+		return r.stale
+	}
+	// The last op on the key is the one whose very bytes are read.
+	if n := r.tx.own.keys.floor(o.key, true); n != nil && bytes.Equal(n.key, o.key) && len(n.value) > 0 && &n.value[0] == &was[0] {
+		r.tx.own.put(o.key, o.value, false)
+	}
+	return true
 }
 
 // Hooks is the pre-commit hooks of an engine. It is for engines, which run them on each proposal before it is committed. The zero Hooks
 // is not ready; see [NewHooks]. It is safe for concurrent use.
 type Hooks struct {
-	db  *DB
-	mu  sync.Mutex // taken to change all
-	all atomic.Pointer[[]*boundHook]
-	n   int // hooks that were ever added
+	db    *DB
+	mu    sync.Mutex // taken to change bound
+	bound atomic.Pointer[hookIndex]
+	n     int // hooks that were ever added
 }
 
 type boundHook struct {
@@ -132,35 +148,21 @@ func (h *Hooks) add(s *Space, run PreCommit, streamed bool) (remove func(), err 
 	defer h.mu.Unlock()
 	h.n++
 	b := &boundHook{space: s, order: h.n, run: run, streamed: streamed}
-	h.setLocked(append(slices.Clone(h.list()), b))
+	h.bound.Store(newHookIndex(append(h.index().hooks(), b)))
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.setLocked(slices.DeleteFunc(slices.Clone(h.list()), func(other *boundHook) bool { return other == b }))
+		h.bound.Store(newHookIndex(slices.DeleteFunc(h.index().hooks(), func(other *boundHook) bool { return other == b })))
 	}, nil
 }
 
-func (h *Hooks) list() []*boundHook {
-	if all := h.all.Load(); all != nil {
-		return *all
-	}
-	return nil
-}
-
-func (h *Hooks) setLocked(all []*boundHook) {
-	slices.SortStableFunc(all, func(a, b *boundHook) int {
-		if da, db := pathDepth(a.space.prefix), pathDepth(b.space.prefix); da != db {
-			return da - db
-		}
-		return a.order - b.order
-	})
-	h.all.Store(&all)
-}
+// index is the hooks there are; nil: there are none.
+func (h *Hooks) index() *hookIndex { return h.bound.Load() }
 
 // Touch reports whether p has an op in a space with a hook.
 func (h *Hooks) Touch(p *Proposal) bool {
-	all := h.list()
-	if len(all) == 0 {
+	x := h.index()
+	if x == nil {
 		return false
 	}
 	ops := p.Ops
@@ -169,10 +171,8 @@ func (h *Hooks) Touch(p *Proposal) bool {
 		if err != nil {
 			return false
 		}
-		for _, b := range all {
-			if bytes.HasPrefix(key, open(b.space.prefix)) {
-				return true
-			}
+		if x.find(key) != nil {
+			return true
 		}
 		ops = rest
 	}
@@ -186,7 +186,7 @@ func (h *Hooks) Run(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal,
 	if p.Reads != nil {
 		tx.reads = Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
 	}
-	run := &hookRun{tx: tx, all: h.list()}
+	run := &hookRun{tx: tx, index: h.index(), room: MaxHookAddedBytes}
 	tx.hooks = run
 	tx.batch.proposal = Proposal{Ops: slices.Clip(p.Ops), Count: p.Count}
 	if err := run.take(nil); err != nil {
@@ -202,17 +202,22 @@ func (h *Hooks) Run(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal,
 // hooks added in the round before, so that each op is shown to each hook once.
 type hookRun struct {
 	tx      *Tx
-	all     []*boundHook
+	index   *hookIndex
 	ops     []hookOp
 	bytes   int        // of tx.batch that are in ops
 	passed  []*Space   // of the hooks that were called
 	running *boundHook // nil between calls
 	edited  bool       // an op was dropped or changed: the bytes must be made anew
 	stale   bool       // what tx reads does not show that yet
-	// Of a chain that is staged, whose own ops are not made anew: how many of ops are its own, in this call, and the encoded ops that hooks
-	// have added in calls before, which its reads show.
+	rebuilt int        // how often all that it reads was made anew
+	room    int        // for what hooks add, in bytes of memory
+	own     int        // ops that are not added
+	ownSize int        // their size
+	kept    slab       // what hooks are given of the proposal, which is its writer's
+	// Of a chain that is staged, whose own ops are not made anew: how many of ops are its own, in this call, and what hooks have added in calls before,
+	// which its reads show.
 	chained int
-	before  []byte
+	before  overlay
 }
 
 type hookOp struct {
@@ -232,20 +237,50 @@ func (r *hookRun) take(chain []*Space) error {
 			return err
 		}
 		rest = next
-		r.ops = append(r.ops, hookOp{kind: kind, key: key, value: value, chain: chain})
-		if r.bytes == 0 {
-			r.tx.own.apply(kind, key, value) // the proposal's; hooks' own writes are there already
+		if r.bytes == 0 { // the proposal's; hooks' own writes are there already
+			if r.index.find(key) != nil { // a hook may keep it, the writer may use its memory again
+				key, value = r.kept.copy(key), r.keep(kind, value)
+			}
+			r.tx.own.apply(kind, key, value)
 		}
+		r.ops = append(r.ops, hookOp{kind: kind, key: key, value: value, chain: chain})
+	}
+	if r.bytes == 0 {
+		r.own, r.ownSize = r.tx.batch.proposal.Count, len(r.tx.batch.proposal.Ops)
 	}
 	r.bytes = len(r.tx.batch.proposal.Ops)
 	return nil
 }
 
+func (r *hookRun) keep(kind OpKind, value []byte) []byte {
+	if kind == OpDelete {
+		return nil
+	}
+	return r.kept.copy(value)
+}
+
+// hookOpBytes is what an op takes on its way through the hooks beside its bytes, twice: as it is kept, and as it is given to a hook.
+const hookOpBytes = 256
+
+// added is what the ops that hooks have added take in memory.
+func (r *hookRun) added() int {
+	p := &r.tx.batch.proposal
+	return (p.Count-r.own)*hookOpBytes + len(p.Ops) - r.ownSize
+}
+
+// bound fails the transaction if hooks have added too much to it.
+func (r *hookRun) bound() {
+	if n := r.added(); n > r.room {
+		r.tx.batch.fail(&LimitError{What: "memory of what hooks added to a commit", Size: int64(MaxHookAddedBytes - r.room + n), Limit: MaxHookAddedBytes, Hint: "write smaller batches, and see that hooks do not set off one another for ever"})
+	}
+}
+
 func (r *hookRun) rounds() error {
 	for first, depth := 0, 1; first < len(r.ops); depth++ {
 		end := len(r.ops)
-		for _, b := range r.all {
-			ops, chain, err := r.given(b, first, end)
+		round := r.index.round(r.ops, first, end)
+		for _, b := range round.hooks {
+			ops, chain, err := r.given(round.ops[b])
 			if err != nil {
 				return err
 			}
@@ -267,12 +302,13 @@ func (r *hookRun) rounds() error {
 	return nil
 }
 
-// given is the ops from first to end that b is about, and the hooks that led to the first of them.
-func (r *hookRun) given(b *boundHook, first, end int) (ops []Op, chain []*Space, err error) {
+// given is the ops that a hook is given, of those that it is about, and the hooks that led to the first of them.
+func (r *hookRun) given(about []int) (ops []Op, chain []*Space, err error) {
 	l := lens{db: r.tx.db}
-	for i := first; i < end; i++ {
+	ops = make([]Op, 0, len(about))
+	for _, i := range about {
 		o := &r.ops[i]
-		if o.dropped || !bytes.HasPrefix(o.key, open(b.space.prefix)) {
+		if o.dropped {
 			continue
 		}
 		op, err := l.op(o.kind, o.key, o.value)
@@ -320,8 +356,8 @@ func (r *hookRun) refresh() {
 		return
 	}
 	r.stale = false
-	r.tx.own = overlay{}
-	r.tx.own.applyAll(r.before)
+	r.rebuilt++
+	r.tx.own = r.before.fork()
 	rest := r.tx.batch.proposal.Ops[r.bytes:] // added by the hook that runs
 	for i := range r.ops {
 		if o := &r.ops[i]; !o.dropped {

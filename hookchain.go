@@ -11,18 +11,16 @@ const hookPieceBytes = 4 << 20
 
 // TouchChain reports whether an op of a chain, or one behind it, may be in a space with a hook.
 func (h *Hooks) TouchChain(p *Proposal) bool {
-	all := h.list()
-	if len(all) == 0 {
+	x := h.index()
+	if x == nil {
 		return false
 	}
 	if p.Chain.Coarse {
 		return true
 	}
 	for _, span := range p.Chain.Spans {
-		for _, b := range all {
-			if bytes.HasPrefix(span.Low, open(b.space.prefix)) {
-				return true
-			}
+		if x.find(span.Low) != nil {
+			return true
 		}
 	}
 	return h.Touch(p)
@@ -32,7 +30,7 @@ func (h *Hooks) TouchChain(p *Proposal) bool {
 // than [MaxHookedChainBytes]; above, streamed hooks are called with some at a time, and any other refuses the chain with a *[LimitError].
 // What hooks add, and the values that they replace, come behind the ops that there are; the ops of a chain can't be dropped.
 func (h *Hooks) RunChain(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal, error) {
-	c := hookedChain{ctx: ctx, hooks: h, all: h.list(), snap: snap}
+	c := hookedChain{ctx: ctx, hooks: h, index: h.index(), snap: snap, room: MaxHookAddedBytes}
 	c.out = *p
 	c.out.Ops = slices.Clip(p.Ops)
 	c.reads.Base = snap.ID()
@@ -58,32 +56,27 @@ func (h *Hooks) RunChain(ctx context.Context, p *Proposal, snap Snapshot) (*Prop
 type hookedChain struct {
 	ctx   context.Context //nolint:containedctx // of one call
 	hooks *Hooks
-	all   []*boundHook
+	index *hookIndex
 	snap  Snapshot
 	out   Proposal
 	reads Reads
 	// piece is what is yet to be given to hooks.
 	piece  []byte
 	count  int
-	large  bool // the chain is given in pieces
-	added  []byte
+	large  bool    // the chain is given in pieces
+	added  overlay // what hooks have added
+	room   int     // for more of that
 	passed []*Space
 }
 
 // take adds an op of the chain to the piece, if it is about a hook.
 func (c *hookedChain) take(kind OpKind, key, value []byte) error {
-	touched := false
-	for _, b := range c.all {
-		if !bytes.HasPrefix(key, open(b.space.prefix)) {
-			continue
-		}
-		touched = true
-		if c.large && !b.streamed {
-			return c.tooLarge(b)
-		}
-	}
-	if !touched {
+	place := c.index.find(key)
+	if place == nil {
 		return nil
+	}
+	if b := place.whole(); c.large && b != nil {
+		return c.tooLarge(b)
 	}
 	c.piece = AppendOp(c.piece, kind, key, value)
 	c.count++
@@ -93,10 +86,8 @@ func (c *hookedChain) take(kind OpKind, key, value []byte) error {
 	if !c.large && len(c.piece) > MaxHookedChainBytes {
 		c.large = true
 		if err := EachOp(c.piece, c.count, func(_ OpKind, key, _ []byte) error {
-			for _, b := range c.all {
-				if !b.streamed && bytes.HasPrefix(key, open(b.space.prefix)) {
-					return c.tooLarge(b)
-				}
+			if b := c.index.find(key).whole(); b != nil {
+				return c.tooLarge(b)
 			}
 			return nil
 		}); err != nil {
@@ -122,9 +113,9 @@ func (c *hookedChain) run() error {
 		return cause(c.ctx)
 	}
 	tx := &Tx{ctx: c.ctx, db: c.hooks.db, snap: c.snap, reads: c.reads}
-	run := &hookRun{tx: tx, all: c.all, chained: c.count, before: c.added}
+	run := &hookRun{tx: tx, index: c.index, chained: c.count, before: c.added.fork(), room: c.room}
 	tx.hooks = run
-	tx.own.applyAll(c.added)
+	tx.own = c.added.fork()
 	tx.batch.proposal = Proposal{Ops: slices.Clip(c.piece), Count: c.count}
 	if err := run.take(nil); err != nil {
 		return err
@@ -144,8 +135,9 @@ func (c *hookedChain) run() error {
 		c.out.Count++
 	}
 	c.out.Blobs += tx.batch.proposal.Blobs
-	c.added = append(c.added, c.out.Ops[start:]...)
-	c.piece, c.count = c.piece[:0], 0
+	c.room -= run.added()
+	c.added.applyAll(bytes.Clone(c.out.Ops[start:])) // where they are, they move
+	c.piece, c.count = nil, 0                        // hooks may keep what they were given
 	if len(c.out.Ops) > MaxBatchBytes {
 		return &LimitError{What: "what hooks added to a chain", Size: int64(len(c.out.Ops)), Limit: MaxBatchBytes, Hint: "write it as several chains"}
 	}

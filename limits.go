@@ -26,6 +26,8 @@ const (
 	MaxBlobBytes = 1 << 62
 	// MaxHookedChainBytes bounds what pre-commit hooks that need all of their ops at once are given of a chain: 32 MiB, encoded.
 	MaxHookedChainBytes = 32 << 20
+	// MaxHookAddedBytes bounds the memory of what pre-commit hooks add to one commit: 128 MiB. An op counts its encoded bytes and 256 more.
+	MaxHookAddedBytes = 128 << 20
 )
 
 // The ways out of limits.

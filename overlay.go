@@ -70,9 +70,14 @@ func (o *overlay) covered(key []byte) bool {
 	return n != nil && bytes.Compare(key, n.value) < 0
 }
 
+// fork is an overlay that is as o is now, and goes its own way.
+func (o *overlay) fork() overlay {
+	return overlay{keys: o.keys.snapshot(), ranges: o.ranges.snapshot()}
+}
+
 // view is o between low and high as it is now, in the order of a scan.
 func (o *overlay) view(low, high []byte, reverse bool) ownView {
-	v := ownView{overlay: overlay{keys: o.keys.snapshot(), ranges: o.ranges.snapshot()}, low: low, high: high, reverse: reverse}
+	v := ownView{overlay: o.fork(), low: low, high: high, reverse: reverse}
 	if reverse {
 		v.next = v.keys.floor(high, false)
 	} else {
@@ -184,13 +189,13 @@ type orderedNode struct {
 	left, right *orderedNode
 }
 
-// snapshot is o as it is now.
+// snapshot is o as it is now. Both may be changed: nodes that both have are older than either.
 func (o *ordered) snapshot() ordered {
 	if o.root == nil {
 		return ordered{}
 	}
 	o.age++
-	return ordered{root: o.root, age: o.age}
+	return ordered{root: o.root, age: o.age, ranks: o.ranks}
 }
 
 // own is n, or a copy of it that may be changed.

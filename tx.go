@@ -121,7 +121,7 @@ func (tx *Tx) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error
 // Put sets the value of k in s.
 func (tx *Tx) Put(s *Space, k Key, value []byte) {
 	tx.batch.Put(s, k, value)
-	if tx.hooks != nil && tx.batch.err == nil {
+	if tx.added() {
 		tx.own.put(s.storedKey(k), bytes.Clone(storedValue(value)), false)
 	}
 }
@@ -129,7 +129,7 @@ func (tx *Tx) Put(s *Space, k Key, value []byte) {
 // Delete removes k from s.
 func (tx *Tx) Delete(s *Space, k Key) {
 	tx.batch.Delete(s, k)
-	if tx.hooks != nil && tx.batch.err == nil {
+	if tx.added() {
 		tx.own.put(s.storedKey(k), nil, true)
 	}
 }
@@ -138,11 +138,20 @@ func (tx *Tx) Delete(s *Space, k Key) {
 // meanwhile go too.
 func (tx *Tx) DeleteRange(s *Space, r Range) {
 	tx.batch.DeleteRange(s, r)
-	if tx.hooks != nil && tx.batch.err == nil {
+	if tx.added() {
 		if low, high, empty := s.storedRange(r); !empty {
 			tx.own.deleteRange(low, high)
 		}
 	}
+}
+
+// added reports whether what was added to the batch by a hook is to show at once. What others add is looked at when they read.
+func (tx *Tx) added() bool {
+	if tx.hooks == nil {
+		return false
+	}
+	tx.hooks.bound()
+	return tx.batch.err == nil
 }
 
 // SetLabel sets a label of the commit. See [Batch].
