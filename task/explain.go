@@ -36,7 +36,7 @@ func Explain(ctx context.Context, db *batchlog.DB, s *batchlog.Space) ([]Wait, e
 	if err != nil {
 		return nil, err
 	}
-	x := explainer{query: q, tasks: map[string]*taskstate.Config{}}
+	x := explainer{query: q, tasks: map[string]*taskstate.Config{}, feeders: map[string][]string{}, seen: map[string]bool{}}
 	for _, name := range names {
 		var c taskstate.Config
 		if _, err := taskstate.Load(q.view, taskstate.All(db), batchlog.K(name), &c); err != nil {
@@ -44,12 +44,17 @@ func Explain(ctx context.Context, db *batchlog.DB, s *batchlog.Space) ([]Wait, e
 		}
 		x.tasks[name] = &c
 	}
-	x.names = names
+	f := newFeeds(db, x.tasks, names)
+	for _, name := range names {
+		for _, next := range f.of(name) {
+			x.feeders[next] = append(x.feeders[next], name)
+		}
+	}
 	for _, name := range names {
 		if slices.ContainsFunc(x.tasks[name].Derives, func(path []byte) bool {
 			return taskstate.Overlap(taskstate.Open(path), taskstate.Open(s.Stored()))
 		}) {
-			if err := x.add(name, nil); err != nil {
+			if err := x.add(name); err != nil {
 				return nil, err
 			}
 		}
@@ -59,21 +64,21 @@ func Explain(ctx context.Context, db *batchlog.DB, s *batchlog.Space) ([]Wait, e
 
 type explainer struct {
 	*query
-	names []string
-	tasks map[string]*taskstate.Config
-	waits []Wait
+	tasks   map[string]*taskstate.Config
+	feeders map[string][]string // the tasks that derive what each follows
+	seen    map[string]bool
+	waits   []Wait
 }
 
 // add adds a task, behind those that feed it.
-func (x *explainer) add(name string, above []string) error {
-	if slices.ContainsFunc(x.waits, func(w Wait) bool { return w.Task == name }) || slices.Contains(above, name) {
+func (x *explainer) add(name string) error {
+	if x.seen[name] {
 		return nil
 	}
-	for _, up := range x.names {
-		if up != name && x.tasks[up].Feeds(x.db, x.tasks[name]) {
-			if err := x.add(up, append(above, name)); err != nil {
-				return err
-			}
+	x.seen[name] = true
+	for _, up := range x.feeders[name] {
+		if err := x.add(up); err != nil {
+			return err
 		}
 	}
 	s, err := x.status(name)

@@ -76,6 +76,9 @@ func PlanReset(ctx context.Context, db *batchlog.DB, name string, pos batchlog.P
 		return ResetPlan{}, err
 	}
 	p := ResetPlan{From: l.Cursor.ID, To: start, Parked: l.Parked}
+	if p.From == p.To { // a tail until 0 would wait for ever
+		return p, nil
+	}
 	source, err := sourcesOf(db, &l.Config)
 	if err != nil {
 		return ResetPlan{}, err

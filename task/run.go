@@ -175,7 +175,7 @@ func (r *runner) stored(spaces []*batchlog.Space) ([][]byte, error) {
 // startOf is the cursor of a task that begins at pos: the commit before its first.
 func startOf(ctx context.Context, db *batchlog.DB, pos batchlog.Position) (batchlog.ID, error) {
 	head, err := db.Head(ctx)
-	if err != nil || pos == batchlog.First() {
+	if err != nil || head == 0 || pos == batchlog.First() { // a tail until 0 would wait for ever
 		return 0, err
 	}
 	for c, err := range db.Tail(ctx, batchlog.TailOptions{From: pos, Until: head}) {

@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bytespace/batchlog"
@@ -44,31 +45,71 @@ func checkShape(tx *batchlog.Tx, db *batchlog.DB, name string, c *taskstate.Conf
 			return fmt.Errorf("space %s belongs to the system: %w", spaceText(db, path), batchlog.ErrPermission)
 		}
 	}
-	if loop := findLoop(db, all, names, []string{name}); loop != nil {
+	if loop := findLoop(name, newFeeds(db, all, names).of); loop != nil {
 		return fmt.Errorf("%w: %s: choose sources that do not hold what it derives", ErrLoop, strings.Join(loop, " → "))
 	}
 	return nil
 }
 
-// findLoop is the tasks from path on that feed one another and lead back to its first, or nil.
-func findLoop(db *batchlog.DB, all map[string]*taskstate.Config, names, path []string) []string {
-	at := path[len(path)-1]
-	for _, next := range names {
-		if !all[at].Feeds(db, all[next]) {
+// feeds is who follows what tasks derive.
+type feeds struct {
+	tasks     map[string]*taskstate.Config
+	names     []string
+	followers taskstate.Paths[int] // by what they follow, as places in names
+}
+
+func newFeeds(db *batchlog.DB, tasks map[string]*taskstate.Config, names []string) *feeds {
+	f := &feeds{tasks: tasks, names: names}
+	for i, name := range names {
+		for _, source := range tasks[name].Sources(db) {
+			f.followers.Add(source, i)
+		}
+	}
+	f.followers.Build()
+	return f
+}
+
+// of is the tasks that follow something that a task derives, in the order of their names' places.
+func (f *feeds) of(name string) []string {
+	var at []int
+	for _, path := range f.tasks[name].Derives {
+		at = slices.AppendSeq(at, f.followers.Overlapping(taskstate.Open(path)))
+	}
+	slices.Sort(at)
+	var next []string
+	for _, i := range slices.Compact(at) {
+		next = append(next, f.names[i])
+	}
+	return next
+}
+
+// findLoop is the tasks from name on that feed one another and lead back to it, or nil. Each task is looked at once: from one that
+// does not lead back it need not be tried again, as what it leads to by way of those before it is tried from there.
+func findLoop(name string, feeds func(name string) []string) []string {
+	type step struct {
+		name string
+		next []string // not yet tried
+	}
+	seen := map[string]bool{name: true}
+	path := []step{{name, feeds(name)}}
+	for len(path) > 0 {
+		at := &path[len(path)-1]
+		if len(at.next) == 0 {
+			path = path[:len(path)-1]
 			continue
 		}
-		if next == path[0] {
-			return append(path, next)
+		next := at.next[0]
+		at.next = at.next[1:]
+		if next == name {
+			var loop []string
+			for _, s := range path {
+				loop = append(loop, s.name)
+			}
+			return append(loop, name)
 		}
-		seen := false
-		for _, p := range path {
-			seen = seen || p == next
-		}
-		if seen {
-			continue
-		}
-		if loop := findLoop(db, all, names, append(path[:len(path):len(path)], next)); loop != nil {
-			return loop
+		if !seen[next] {
+			seen[next] = true
+			path = append(path, step{next, feeds(next)})
 		}
 	}
 	return nil

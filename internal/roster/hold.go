@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -55,13 +54,40 @@ func (r *Roster) wait(ctx context.Context, most time.Duration, key []byte, e *en
 // shows then. What e follows may be derived itself: then what that task makes of target concerns e, too. If ctx ends
 // first, slow is the task that was waited for.
 func (r *Roster) answered(ctx context.Context, e *entry, target batchlog.ID) (last batchlog.ID, slow *entry, err error) {
-	for _, up := range r.upstream(e) {
-		through, slow, err := r.answered(ctx, up, target)
+	a := answers{roster: r, ctx: ctx, target: target, last: map[*entry]batchlog.ID{}}
+	return a.of(e)
+}
+
+// answers is what the tasks have made of a commit, as far as they were waited for: each of them once, in however many ways it leads to the
+// one that was asked for.
+type answers struct {
+	roster *Roster
+	ctx    context.Context //nolint:containedctx // of one wait
+	target batchlog.ID
+	last   map[*entry]batchlog.ID // the commit with which each has answered; 0 while it is waited for
+}
+
+// of waits for e, after those that derive what it follows.
+func (a *answers) of(e *entry) (last batchlog.ID, slow *entry, err error) {
+	if last, met := a.last[e]; met {
+		return last, nil, nil
+	}
+	a.last[e] = 0
+	target := a.target
+	for _, up := range a.roster.upstream(e) {
+		through, slow, err := a.of(up)
 		if err != nil {
 			return 0, slow, err
 		}
 		target = max(target, through)
 	}
+	last, slow, err = a.roster.handled(a.ctx, e, target)
+	a.last[e] = last
+	return last, slow, err
+}
+
+// handled returns when e itself has handled all up to target that concerns it.
+func (r *Roster) handled(ctx context.Context, e *entry, target batchlog.ID) (last batchlog.ID, slow *entry, err error) {
 	for {
 		e.mu.Lock()
 		known, cursor, last, changed := e.known, e.cursor, e.last, e.changed
@@ -84,23 +110,6 @@ func (r *Roster) answered(ctx context.Context, e *entry, target batchlog.ID) (la
 			return 0, e, batchlog.ErrClosed
 		}
 	}
-}
-
-// upstream is the tasks that derive what e follows.
-func (r *Roster) upstream(e *entry) []*entry {
-	e.mu.Lock()
-	sources := e.sources
-	e.mu.Unlock()
-	var up []*entry
-	for _, d := range r.list() {
-		if d.task == e || slices.Contains(up, d.task) {
-			continue
-		}
-		if slices.ContainsFunc(sources, func(s []byte) bool { return taskstate.Overlap(s, d.open) }) {
-			up = append(up, d.task)
-		}
-	}
-	return up
 }
 
 // due is the first commit after cursor and up to target that concerns e, 0 if there is none. What was looked through once is

@@ -55,14 +55,14 @@ func (ms *moments) take(m *moment, d time.Duration) {
 	ms.mu.Unlock()
 
 	r := m.roster
-	for _, d := range r.list() {
-		if len(r.upstream(d.task)) > 0 {
+	for _, e := range r.deriving() {
+		if len(r.upstream(e)) > 0 {
 			continue
 		}
-		m.cut = append(m.cut, d.task)
-		d.task.mu.Lock()
-		d.task.cuts[m] = struct{}{}
-		d.task.mu.Unlock()
+		m.cut = append(m.cut, e)
+		e.mu.Lock()
+		e.cuts[m] = struct{}{}
+		e.mu.Unlock()
 	}
 	// A window that had its turn before may still be on its way. It ends at head at the latest, so the moment is there or later.
 	if m.err = r.engine.Hold(context.Background(), batchlog.ReadOptions{}); m.err == nil {

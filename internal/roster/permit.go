@@ -51,8 +51,7 @@ func (r *Roster) permit(task *batchlog.TaskMove, kind batchlog.OpKind, key []byt
 
 // PermitChain is Permit for the ops in the file of a chain.
 func (r *Roster) PermitChain(c *batchlog.ChainRef) error {
-	list := r.list()
-	if len(list) == 0 {
+	if r.derived.Load() == nil {
 		return nil
 	}
 	check := func(kind batchlog.OpKind, key, _ []byte) error {

@@ -9,7 +9,6 @@
 package roster
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -40,18 +39,12 @@ type Roster struct {
 
 	mu      sync.Mutex
 	tasks   map[string]*entry
-	changes int                            // commits under way that change a task
-	derived atomic.Pointer[[]derivedSpace] // nil: none, so that who writes and reads elsewhere pays one load
+	changes int                   // commits under way that change a task
+	derived atomic.Pointer[shape] // nil: nothing is derived, so that who writes and reads elsewhere pays one load
 	moments moments
 	// changing is closed when no such commit is under way any more; nil: none is. Who comes meanwhile waits, as the store may show the
 	// change before the roster knows it.
 	changing atomic.Pointer[chan struct{}]
-}
-
-// A derivedSpace is a subtree that one task alone writes.
-type derivedSpace struct {
-	open []byte // stored path
-	task *entry
 }
 
 // An entry is one task.
@@ -187,19 +180,7 @@ func (r *Roster) read(v *batchlog.View, e *entry) error {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var derived []derivedSpace
-	for _, e := range r.tasks {
-		e.mu.Lock()
-		for _, path := range e.config.Derives {
-			derived = append(derived, derivedSpace{open: taskstate.Open(path), task: e})
-		}
-		e.mu.Unlock()
-	}
-	if len(derived) == 0 {
-		r.derived.Store(nil)
-	} else {
-		r.derived.Store(&derived)
-	}
+	r.derived.Store(newShape(r.tasks))
 	return nil
 }
 
@@ -207,27 +188,6 @@ func (r *Roster) read(v *batchlog.View, e *entry) error {
 func (e *entry) wakeLocked() {
 	close(e.changed)
 	e.changed = make(chan struct{})
-}
-
-// owner is the task that derives the space that a stored key is in, or nil.
-func (r *Roster) owner(key []byte) *entry {
-	for _, d := range r.list() {
-		if bytes.HasPrefix(key, d.open) {
-			return d.task
-		}
-	}
-	return nil
-}
-
-// Derives reports whether a task derives the space with this closed path.
-func (r *Roster) Derives(path []byte) bool { return r.owner(path) != nil }
-
-// list is the derived spaces.
-func (r *Roster) list() []derivedSpace {
-	if list := r.derived.Load(); list != nil {
-		return *list
-	}
-	return nil
 }
 
 // take takes the turn of the task.

@@ -51,10 +51,10 @@ func (r *Roster) settled(ctx context.Context) (batchlog.Snapshot, error) {
 		cursor, last batchlog.ID
 	}
 	var before []place
-	for _, d := range r.list() {
-		d.task.mu.Lock()
-		before = append(before, place{d.task, d.task.cursor, d.task.last})
-		d.task.mu.Unlock()
+	for _, e := range r.deriving() {
+		e.mu.Lock()
+		before = append(before, place{e, e.cursor, e.last})
+		e.mu.Unlock()
 	}
 	s, err := r.engine.Snapshot()
 	if err != nil {

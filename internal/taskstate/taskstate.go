@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -145,13 +144,6 @@ func (c *Config) Sources(db *batchlog.DB) [][]byte {
 		open[i] = Open(path)
 	}
 	return open
-}
-
-// Feeds reports whether c derives something that d follows.
-func (c *Config) Feeds(db *batchlog.DB, d *Config) bool {
-	return slices.ContainsFunc(c.Derives, func(out []byte) bool {
-		return slices.ContainsFunc(d.Sources(db), func(in []byte) bool { return Overlap(Open(out), in) })
-	})
 }
 
 // Open is a closed stored path without its end.
