@@ -99,7 +99,7 @@ type LogStatus struct {
 type StoreStatus struct {
 	Bytes       int64   `json:"bytes"`       // on disk
 	MemoryBytes int64   `json:"memoryBytes"` // in memory, not yet on disk
-	CacheBytes  int64   `json:"cacheBytes"`  // block cache in use
+	CacheBytes  int64   `json:"cacheBytes"`  // block cache in use, in what memtables leave of their memory as well
 	Compactions int64   `json:"compactions"` // since it was opened
 	ReadAmp     int     `json:"readAmp"`     // tables that a read may have to look at
 	WriteAmp    float64 `json:"writeAmp"`    // bytes written to disk for each byte applied

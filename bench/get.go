@@ -244,7 +244,7 @@ func (o *getOptions) openOurs(ctx context.Context, dir string, keys int, compact
 
 func (o *getOptions) openPebble(dir string, keys int, compacted bool) (*pebble.DB, error) {
 	options := pebbleAsOurs()
-	options.CacheSize = o.cacheMiB << 20
+	options.CacheSize = pebbleCache(o.cacheMiB << 20)
 	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, err

@@ -12,7 +12,8 @@ const (
 	pebbleMemTableBytes = 64 << 20
 	pebbleCacheBytes    = 64 << 20
 	pebbleMemTables     = 4
-	pebbleL0Compaction  = 2
+	pebbleL0Compaction  = 4
+	pebbleLBaseBytes    = 512 << 20
 	pebbleL0Stop        = 1000
 	pebbleOpenFiles     = 4096
 	pebbleBloomBits     = 10 // per key
@@ -22,6 +23,8 @@ const (
 func pebbleAsOurs() *pebble.Options {
 	o := pebbleDefaults()
 	o.MemTableStopWritesThreshold = pebbleMemTables
+	o.CacheSize = pebbleCache(pebbleCacheBytes)
+	o.LBaseMaxBytes = pebbleLBaseBytes
 	o.L0CompactionThreshold = pebbleL0Compaction
 	o.L0StopWritesThreshold = pebbleL0Stop
 	o.MaxOpenFiles = pebbleOpenFiles
@@ -30,6 +33,9 @@ func pebbleAsOurs() *pebble.Options {
 	}
 	return o
 }
+
+// pebbleCache is the size of a cache that has so many bytes beside the memtables, which Pebble takes out of it.
+func pebbleCache(bytes int64) int64 { return bytes + pebbleMemTables*pebbleMemTableBytes }
 
 // pebbleDefaults are Pebble's defaults but for the sizes, which are far too small, and the format.
 func pebbleDefaults() *pebble.Options {

@@ -43,9 +43,10 @@ type Options struct {
 	MustExist bool
 	// Log is the settings of the log of a database that is made; afterwards Configure changes them.
 	Log batchlog.LogConfig
-	// CacheBytes is the memory for blocks of the store; 0: 64 MiB. More makes reads of a large store faster.
+	// CacheBytes is the memory for blocks of the store, beside the memtables; 0: 64 MiB. More makes reads of a large store faster. Blocks also have
+	// what the memtables leave of theirs.
 	CacheBytes int64
-	// MemTableBytes is how much the store gathers in memory before it writes it out; 0: 64 MiB. Some of these are
+	// MemTableBytes is how much the store gathers in memory before it writes it out; 0: 64 MiB. Up to four of these are
 	// in memory at once, and are applied again when the database is opened after a crash.
 	MemTableBytes int64
 	// ChainBytes is the memory that a chain may use, more than once only for moments; 0: 32 MiB. At least 16 KiB.

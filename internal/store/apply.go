@@ -88,7 +88,7 @@ func (s *Store) applyBatch(records []batchlog.Record, x *extra) error {
 	}
 	size, err := fill(b, records, x)
 	if err == nil {
-		err = s.db.Apply(b, pebble.NoSync)
+		err = s.write(b)
 	}
 	if err = errors.Join(err, b.Close()); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (s *Store) Load(ops []byte, count int) error {
 	binary.LittleEndian.PutUint32(data[batchCount:], uint32(count))
 	err := b.SetRepr(data)
 	if err == nil {
-		err = s.db.Apply(b, pebble.NoSync)
+		err = s.write(b)
 	}
 	return errors.Join(err, b.Close())
 }
@@ -163,6 +163,12 @@ func fill(b *pebble.Batch, records []batchlog.Record, x *extra) (size int, err e
 	return size, b.SetRepr(data)
 }
 
+// write makes the changes of a batch. All that is not in tables comes this way.
+func (s *Store) write(b *pebble.Batch) error {
+	s.memory.grow(int64(b.Len()))
+	return s.db.Apply(b, pebble.NoSync)
+}
+
 func appendSet(dst, key, value []byte) []byte {
 	dst = append(dst, byte(batchlog.OpPut))
 	dst = binary.AppendUvarint(dst, uint64(len(key)))
@@ -203,7 +209,7 @@ func (s *Store) ForgetTokens(oldest batchlog.ID) error {
 		b := s.db.NewBatch()
 		n, err := s.forgetSome(b, oldest, some)
 		if err == nil && n > 0 {
-			err = s.db.Apply(b, pebble.NoSync)
+			err = s.write(b)
 		}
 		if err = errors.Join(err, b.Close()); err != nil {
 			return fmt.Errorf("forget tokens: %w", err)

@@ -93,7 +93,7 @@ func (s *Store) applyBounded(ctx context.Context, b *pebble.Batch, after func())
 	go func() {
 		defer s.use.leave()
 		defer after()
-		done <- errors.Join(s.db.Apply(b, pebble.NoSync), b.Close())
+		done <- errors.Join(s.write(b), b.Close())
 	}()
 	return s.await(ctx, done)
 }

@@ -92,12 +92,12 @@ func (s *Store) indexBlobs(r *batchlog.Record) error {
 		if b.Len() < some {
 			return nil
 		}
-		err = s.db.Apply(b, pebble.NoSync)
+		err = s.write(b)
 		b.Reset()
 		return err
 	})
 	if err == nil && !b.Empty() {
-		err = s.db.Apply(b, pebble.NoSync)
+		err = s.write(b)
 	}
 	if err != nil {
 		return fmt.Errorf("note the blobs of a chain: %w", err)
@@ -186,7 +186,7 @@ func (s *Store) ForgetBlob(hash [blobHash]byte) (err error) {
 	if err := errors.Join(b.Delete(blobKey(hash), nil), b.DeleteRange(low, append(low[:len(low):len(low)], 0xff), nil)); err != nil {
 		return err
 	}
-	return s.db.Apply(b, pebble.NoSync)
+	return s.write(b)
 }
 
 // OldestSnapshot is the least id that an open snapshot shows; what the store has applied if none is open.

@@ -475,5 +475,5 @@ func (s *Store) ForgetInverses(oldest batchlog.ID) (err error) {
 	if err != nil {
 		return fmt.Errorf("forget inverses: %w", err)
 	}
-	return s.db.Apply(b, pebble.NoSync)
+	return s.write(b)
 }

@@ -33,7 +33,7 @@ type Options struct {
 	Dir          string
 	Staging      string // where the tables of chains are made again after a crash, in a directory each, and those of large inverses
 	Logger       *slog.Logger
-	CacheBytes   int64       // of blocks; 0: DefaultCacheBytes
+	CacheBytes   int64       // for blocks, beside the memtables; 0: DefaultCacheBytes. Blocks also have what memtables leave of theirs, see memory
 	Base         batchlog.ID // an empty store stands at this commit
 	InverseLimit int64       // of the size of the inverse of one commit; 0: DefaultInverseLimit
 	// Beside is which commits are in the segment of the log that holds one, and the file for their inverses; "" while they are to be in the store. nil: there
@@ -65,7 +65,7 @@ type Store struct {
 	db          *pebble.DB
 	left        bool // Pebble's opening hangs, and is left behind
 	compactions *compactions
-	cache       *pebble.Cache
+	memory      *memory
 	use         gate
 
 	applied atomic.Uint64
@@ -121,7 +121,7 @@ func Open(o Options) (*Store, error) {
 	if s.lock, err = pebble.LockDirectory(o.Dir, s.fs); err != nil {
 		return nil, fmt.Errorf("lock store %s: %w", o.Dir, openError(err))
 	}
-	s.cache = pebble.NewCache(o.CacheBytes)
+	s.memory = newMemory(o.CacheBytes, o.MemTableBytes)
 	if err = s.openPebble(); err == nil {
 		err = s.readMark()
 	}
@@ -192,11 +192,11 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
 		FS:                          s.fs,
 		Lock:                        s.lock,
-		Cache:                       s.cache,
+		Cache:                       s.memory.cache,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                uint64(s.opts.MemTableBytes),
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold:       4,
 		LBaseMaxBytes:               512 << 20,
 		L0StopWritesThreshold:       1000,
@@ -266,7 +266,7 @@ func (s *Store) Close() error {
 		s.fs.cut()
 		return s.unlock()
 	}
-	s.cache.Unref()
+	s.memory.cache.Unref()
 	s.fs.cut()
 	return errors.Join(dropped, err, s.lock.Close())
 }

@@ -149,13 +149,13 @@ func (s *Store) eachInverseBlob(id batchlog.ID, note func(ref *batchlog.BlobRef,
 			if err := note(ref, b); err != nil || b.Len() < some {
 				return err
 			}
-			err = s.db.Apply(b, pebble.NoSync)
+			err = s.write(b)
 			b.Reset()
 			return err
 		})
 	})
 	if err == nil && !b.Empty() {
-		err = s.db.Apply(b, pebble.NoSync)
+		err = s.write(b)
 	}
 	return err
 }
