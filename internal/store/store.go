@@ -25,6 +25,7 @@ import (
 const (
 	DefaultCacheBytes    = 64 << 20
 	DefaultMemTableBytes = 64 << 20
+	DefaultValueBytes    = 64 << 10
 )
 
 // Options are the parts and sizes of a store.
@@ -40,6 +41,7 @@ type Options struct {
 	// are no files.
 	Beside        func(id batchlog.ID) (commits batchlog.IDRange, file string)
 	MemTableBytes int64 // after which changes are written to disk; what replay after a crash costs is some of these; 0: DefaultMemTableBytes
+	ValueBytes    int   // from which size on a value lies apart from its key; 0: DefaultValueBytes
 }
 
 // The store's own keys begin with zero; those of spaces begin with the tag of an array, a0.
@@ -104,6 +106,9 @@ func Open(o Options) (*Store, error) {
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = DefaultMemTableBytes
+	}
+	if o.ValueBytes == 0 {
+		o.ValueBytes = DefaultValueBytes
 	}
 	if o.InverseLimit == 0 {
 		o.InverseLimit = DefaultInverseLimit
@@ -204,6 +209,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		Logger:                      pebbleLogger{s},
 	}
 	o.Experimental.CompactionScheduler = s.compactions
+	o.Experimental.ValueSeparationPolicy = s.valuesApart
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
 			s.trouble.Store(&err)
@@ -217,6 +223,18 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
+}
+
+// valuesApart has large values be written to files of their own. In a table a value lies in one block with the small keys before it, which no get, no scan and no
+// opening would read without the value; and each compaction would write it again.
+func (s *Store) valuesApart() pebble.ValueSeparationPolicy {
+	return pebble.ValueSeparationPolicy{
+		Enabled:               true,
+		MinimumSize:           s.opts.ValueBytes,
+		MaxBlobReferenceDepth: 10,
+		RewriteMinimumAge:     5 * time.Minute, // a file that is to be rewritten for the garbage in it
+		TargetGarbageRatio:    0.25,            // of all such files
+	}
 }
 
 func (s *Store) readMark() error {
@@ -389,7 +407,7 @@ func (s *Store) Status() batchlog.StoreStatus {
 	}
 	if applied := s.written.Load(); applied > 0 {
 		total := m.Total()
-		st.WriteAmp = float64(total.TableBytesFlushed+total.TableBytesCompacted) / float64(applied)
+		st.WriteAmp = float64(total.TableBytesFlushed+total.TableBytesCompacted+total.BlobBytesFlushed+total.BlobBytesCompacted) / float64(applied)
 	}
 	return st
 }

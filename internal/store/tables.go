@@ -52,6 +52,7 @@ func (s *Store) tableOptions() sstable.WriterOptions {
 	o := &pebble.Options{FormatMajorVersion: pebble.FormatNewest}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].BlockSizeThreshold = 1 // no large value in a block with the keys before it: here values don't lie apart
 	}
 	o.EnsureDefaults()
 	const lowest = 6
