@@ -17,7 +17,7 @@ var (
 )
 
 // testLogger is a logger that writes to t if flags say so.
-func testLogger(t *testing.T) *slog.Logger {
+func testLogger(t testing.TB) *slog.Logger {
 	t.Helper()
 	if !*flagLog {
 		return slog.New(slog.DiscardHandler)

@@ -74,7 +74,7 @@ func (c *clock) add(d time.Duration) {
 // A run is one random program on one database, and the model beside it. One goroutine does its steps, so that, but for the
 // engine's own goroutines, a seed makes the same run again.
 type run struct {
-	t     *testing.T
+	t     testing.TB
 	seed  uint64
 	rng   *rand.Rand
 	clock *clock
