@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,6 +36,7 @@ type disk struct {
 		torn    bool  // the write that the power is lost in comes to the disk in part
 		survive *crashfs.FS
 		dead    bool
+		killed  bool // the process ended, the power did not
 
 		fault  func(op diskOp) error // nil: none
 		faults int                   // that were returned
@@ -44,6 +46,12 @@ type disk struct {
 		trace  []string
 	}
 	tracing bool
+	// ordered has the same seed make the same crash: see crashfs.FS.Survivor.
+	ordered bool
+	// counted says which changes a crash is counted in; nil: all.
+	counted func(op diskOp) bool
+	// watch is told of every change that is made; nil: nobody.
+	watch func(op diskOp)
 	// lenient says that a full disk still takes what is written over what is there, as most do.
 	lenient bool
 }
@@ -109,8 +117,33 @@ func (d *disk) crash(percent int) *crashfs.FS {
 
 // dieLocked notes what survives. Nothing else may be under way.
 func (d *disk) dieLocked() {
-	d.mu.survive = d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: d.mu.percent, RNG: d.mu.rng})
 	d.mu.dead = true
+	var err error
+	switch {
+	case d.mu.killed:
+		d.mu.survive, err = d.mem.Copy()
+	case d.ordered:
+		d.mu.survive, err = d.mem.Survivor(d.mu.percent, d.mu.rng.Uint64(), []string{".seg"}, plainName)
+	default:
+		d.mu.survive = d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: d.mu.percent, RNG: d.mu.rng})
+	}
+	if err != nil {
+		panic(err) // of a file system in memory
+	}
+}
+
+// randomPart is what names of files have that is not the same in every run.
+var randomPart = regexp.MustCompile(`[0-9a-f]{8,}(\.|$)`)
+
+// plainName is a name without it.
+func plainName(name string) string { return randomPart.ReplaceAllString(name, "*") }
+
+// kill ends the process that has the disk: all that it has written stays.
+func (d *disk) kill() {
+	d.mu.Lock()
+	d.mu.killed = d.mu.survive == nil
+	d.mu.Unlock()
+	d.crash(100)
 }
 
 // crashed says whether the power is gone.
@@ -267,10 +300,15 @@ func (d *disk) allow(op diskOp) (dies bool, err error) {
 		}
 	}
 	if changes[op.kind] {
-		d.mu.ops++
-		op.change = d.mu.ops
-		if d.mu.ops == d.mu.crashAt {
-			return true, nil
+		if d.counted == nil || d.counted(op) {
+			d.mu.ops++
+			op.change = d.mu.ops
+			if d.mu.ops == d.mu.crashAt {
+				return true, nil
+			}
+		}
+		if d.watch != nil {
+			d.watch(op)
 		}
 	}
 	if d.tracing {

@@ -13,7 +13,20 @@ import (
 )
 
 // worldPaths are the spaces of a program: neighbours, one within the other, and with parts that try to look like other paths.
-var worldPaths = [][]any{{}, {"a"}, {"a", "x"}, {"a", "x", 1}, {"a\x00"}, {"ab"}, {"b", []byte{0xff}}, {"hot"}, {"t"}, {"t", "x"}, {"t", "x", 1}}
+var worldPaths = [][]any{
+	{}, {"a"}, {"a", "x"}, {"a", "x", 1}, {"a\x00"}, {"ab"}, {"b", []byte{0xff}}, {"hot"}, {"t"}, {"t", "x"}, {"t", "x", 1},
+	{"h"}, {"hx"}, {"n"}, {"st"}, {"out", 0}, {"out", 1},
+}
+
+// worldPlain is how many of them every program writes to. Those behind are for programs with hooks and tasks.
+const (
+	worldPlain   = 11
+	spaceHooked  = 11 // what is put here is mirrored, and counted
+	spaceMirror  = 12
+	spaceCount   = 13
+	spaceStamped = 14 // values here get a suffix
+	spaceDerived = 15 // and those behind: tasks alone write there
+)
 
 // An op of the model. Spaces are numbers in worldPaths.
 type op struct {
@@ -103,6 +116,11 @@ type commit struct {
 	at     time.Time // when it was submitted, by the database's clock
 	// chain is what was added to a chain, in order; ops, its net effect, are known when they have been seen in the log.
 	chain []chainStep
+	// labelled says whether labels may be those of a chain, which are not known exactly; nil: they are labels.
+	labelled func(labels map[string]string) bool
+	open     bool // what its net effect is is not known
+	hooked   bool // ops has what hooks have added
+	foreign  bool // it was not submitted by the program itself
 }
 
 // texts is the ops that a tail of these spaces shows; nil: of all.
@@ -176,6 +194,10 @@ type model struct {
 	now     state
 	tokens  map[string]batchlog.ID
 	oldest  batchlog.ID // commits before are no longer in the log
+	// effects adds to a commit what pre-commit hooks do, which see this state; nil: there are none.
+	effects func(now state, c *commit)
+	// foreign says whether a commit that was found in the log is one that the program did not submit itself, but its tasks; nil: there are none.
+	foreign func(s *seen) bool
 	// pending are the commits whose outcome is not known, in the order they were submitted: the log may hold them
 	// when it is opened again.
 	pending []commit
@@ -189,6 +211,7 @@ func (m *model) head() batchlog.ID { return batchlog.ID(len(m.commits)) }
 
 // commit adds c as the next commit.
 func (m *model) commit(c commit) batchlog.ID {
+	m.hooked(&c)
 	at := c.at.UnixMicro()
 	m.latest = max(m.latest, at)
 	if n := len(m.times); n > 0 {
@@ -202,6 +225,19 @@ func (m *model) commit(c commit) batchlog.ID {
 		m.tokens[c.token] = m.head()
 	}
 	return m.head()
+}
+
+// hooked adds to c what hooks do, as the next commit.
+func (m *model) hooked(c *commit) {
+	if m.effects != nil && !c.hooked {
+		m.effects(m.now, c)
+		c.hooked = true
+	}
+}
+
+// take adds a commit of somebody else as the next one.
+func (m *model) take(s *seen) {
+	m.commit(commit{at: time.UnixMicro(s.time), ops: s.list, labels: s.labels, hooked: true, foreign: true})
 }
 
 // timeIs takes note of the time that a commit was seen to have, or says why it can't be: it must be the clock's when the commit was
@@ -251,9 +287,16 @@ func (m *model) had(p place, value string, ok bool) bool {
 func (m *model) resolve(found []seen) error {
 	for _, s := range found {
 		ok := false
+		if m.foreign != nil && m.foreign(&s) {
+			m.take(&s)
+			continue
+		}
 		for len(m.pending) > 0 && !ok {
 			c := m.pending[0]
 			m.pending = m.pending[1:]
+			if c.chain == nil {
+				m.hooked(&c)
+			}
 			if c.chain != nil && m.takeNet(&c, &s) == nil || c.chain == nil && s.same(&c, nil) == nil {
 				m.commit(c)
 				ok = true

@@ -53,8 +53,9 @@ func bounded(patience time.Duration) (context.Context, context.CancelFunc) {
 
 // A clock is what a database under test takes for the time.
 type clock struct {
-	mu sync.Mutex
-	at time.Time
+	mu   sync.Mutex
+	at   time.Time
+	real time.Time // if not zero, the clock goes on with the real one from there
 }
 
 func newClock() *clock { return &clock{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)} }
@@ -62,6 +63,9 @@ func newClock() *clock { return &clock{at: time.Date(2026, 1, 1, 0, 0, 0, 0, tim
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.real.IsZero() {
+		return c.at.Add(time.Since(c.real))
+	}
 	return c.at
 }
 
@@ -98,7 +102,13 @@ type run struct {
 
 	// fullPatience bounds a call from when the disk gets full; 0: patience does.
 	fullPatience time.Duration
-	sweeping     bool // one fault or crash is to come at a certain operation, and must come
+	// wide says that there are hooks and tasks, so that some of the world's spaces are not for everyone to write.
+	wide     bool
+	tune     func(o *local.Options) // changes how the database is opened; nil: nothing does
+	opened   func()                 // is called when it was; nil: nobody
+	faulty   func(op diskOp) bool   // what faults may hit; nil: everything
+	absorb   func(upTo batchlog.ID) // takes over what tasks have committed; nil: there are none
+	sweeping bool                   // one fault or crash is to come at a certain operation, and must come
 
 	step   int
 	recent []string       // what was done last, for messages
@@ -139,6 +149,9 @@ func newRun(t *testing.T, seed uint64, m mix) *run {
 // log notes what is done.
 func (r *run) log(format string, args ...any) {
 	line := fmt.Sprintf("%d: ", r.step) + fmt.Sprintf(format, args...)
+	if *flagTrace {
+		r.t.Log(line)
+	}
 	if len(line) > 200 {
 		line = line[:200] + "…"
 	}
@@ -265,6 +278,10 @@ func (r *run) checkStatus() {
 	}
 	r.must("status", err)
 	r.must("marks", marksOrdered(&st))
+	r.model.latest = max(r.model.latest, r.clock.now().UnixMicro())
+	if st.Head != r.model.head() && r.absorb != nil {
+		r.absorb(st.Head)
+	}
 	if st.Head != r.model.head() {
 		r.t.Fatalf("step %d: head is %d, want %d", r.step, st.Head, r.model.head())
 	}
@@ -363,10 +380,43 @@ func randomMix(seed uint64) mix {
 
 // options are how the run opens its database: each time with memtables of another size, which must not matter to what is on the disk.
 func (r *run) options() *local.Options {
-	return &local.Options{
+	o := &local.Options{
 		FS: r.disk, Logger: testLogger(r.t), Now: r.clock.now, Log: r.config, CacheBytes: 1 << 20, MemTableBytes: r.mix.memTableBytes << (3 * r.rng.IntN(4)), ChainBytes: 16 << 10,
 		InverseBytes: r.mix.inverseBytes,
 	}
+	if r.tune != nil {
+		r.tune(o)
+	}
+	return o
+}
+
+// writable is a space that anyone writes to.
+func (r *run) writable() int {
+	if !r.wide {
+		return r.rng.IntN(worldPlain)
+	}
+	if n := r.rng.IntN(worldPlain + 6); n < worldPlain {
+		return n
+	} else if n < worldPlain+4 {
+		return spaceHooked
+	}
+	return spaceStamped
+}
+
+// readable is a space in which a read waits for no task.
+func (r *run) readable() int {
+	if !r.wide {
+		return r.rng.IntN(worldPlain)
+	}
+	return r.rng.IntN(spaceDerived)
+}
+
+// followable is how many spaces a tail may be about, those with the numbers below.
+func (r *run) followable() int {
+	if !r.wide {
+		return worldPlain
+	}
+	return len(worldPaths)
 }
 
 // open opens the database and looks whether it is what the model is.
@@ -381,6 +431,9 @@ func (r *run) open() error {
 		r.spaces = append(r.spaces, db.Space(path...))
 	}
 	r.outcomes, r.limbo, r.kept.have = nil, false, nil
+	if r.opened != nil {
+		r.opened()
+	}
 	return nil
 }
 
@@ -466,9 +519,9 @@ func (r *run) recover(why string) {
 // recoverDisk replaces the disk by what survived.
 func (r *run) recoverDisk() {
 	r.met["power lost"]++
-	strict := r.disk.lenient
-	r.disk = newDisk(r.disk.survivor(), r.rng.Uint64())
-	r.disk.lenient = strict
+	old := r.disk
+	r.disk = newDisk(old.survivor(), r.rng.Uint64())
+	r.disk.lenient, r.disk.ordered, r.disk.counted, r.disk.watch = old.lenient, old.ordered, old.counted, old.watch
 }
 
 // openAgain opens the database, through further crashes and faults, and compares it with the model.
@@ -517,6 +570,7 @@ func (r *run) compare() {
 	st, err := r.db.Status(ctx)
 	r.must("status", err)
 	r.must("marks", marksOrdered(&st))
+	r.model.latest = max(r.model.latest, r.clock.now().UnixMicro())
 	if st.Oldest < r.model.oldest && !r.trimmed {
 		r.t.Fatalf("oldest went from %d to %d", r.model.oldest, st.Oldest)
 	}
@@ -537,7 +591,11 @@ func (r *run) compare() {
 		r.t.Fatalf("head is %d, want %d", st.Head, r.model.head())
 	}
 	r.must("times", timesAscend(log, r.model))
-	v, err := r.db.View(ctx)
+	var opts []batchlog.ReadOption
+	if r.wide { // what tasks derive is compared as it is, not as it will be
+		opts = append(opts, batchlog.Stale())
+	}
+	v, err := r.db.View(ctx, opts...)
 	r.must("view", err)
 	defer v.Close()
 	if v.ID() != r.model.head() {

@@ -41,7 +41,7 @@ func (r *run) readErr(what string, err error) bool {
 
 func (r *run) stepGet() {
 	r.t.Helper()
-	p := place{r.rng.IntN(len(worldPaths)), randomKey(r.rng)}
+	p := place{r.readable(), randomKey(r.rng)}
 	var opts []batchlog.ReadOption
 	if head := r.model.head(); head > 0 && r.rng.IntN(4) == 0 {
 		opts = append(opts, batchlog.AtLeast(head), batchlog.MaxWait(time.Hour))
@@ -60,7 +60,7 @@ func (r *run) stepGet() {
 // stepStale reads without a wait: what it sees must have been there at some id.
 func (r *run) stepStale() {
 	r.t.Helper()
-	p := place{r.rng.IntN(len(worldPaths)), randomKey(r.rng)}
+	p := place{r.readable(), randomKey(r.rng)}
 	ctx, cancel := r.context()
 	defer cancel()
 	got, err := r.spaces[p.space].Get(ctx, batchlog.Key(p.key), batchlog.Stale())
@@ -77,7 +77,7 @@ func (r *run) stepStale() {
 
 func (r *run) stepScan() {
 	r.t.Helper()
-	space, rg, reverse := r.rng.IntN(len(worldPaths)), randomRange(r.rng), r.rng.IntN(2) == 0
+	space, rg, reverse := r.readable(), randomRange(r.rng), r.rng.IntN(2) == 0
 	var opts []batchlog.ReadOption
 	if reverse {
 		opts = append(opts, batchlog.ScanReverse())
@@ -139,7 +139,7 @@ func (r *run) stepReadView() {
 	if v.view.ID() != v.id {
 		r.t.Fatalf("step %d: view went from %d to %d", r.step, v.id, v.view.ID())
 	}
-	space, rg, reverse := r.rng.IntN(len(worldPaths)), randomRange(r.rng), r.rng.IntN(2) == 0
+	space, rg, reverse := r.readable(), randomRange(r.rng), r.rng.IntN(2) == 0
 	got, err := collect(v.view, r.spaces[space], rg, reverse)
 	if r.readErr("scan of a view", err) {
 		return
@@ -168,7 +168,7 @@ func (r *run) randomFilter() []int {
 	if r.rng.IntN(3) == 0 {
 		return nil
 	}
-	return r.rng.Perm(len(worldPaths))[:1+r.rng.IntN(2)]
+	return r.rng.Perm(r.followable())[:1+r.rng.IntN(2)]
 }
 
 // tailOptions are those for a tail of these spaces.

@@ -73,7 +73,7 @@ func (r *run) value() string {
 
 // randomOp is an op of a program.
 func (r *run) randomOp() op {
-	space := r.rng.IntN(len(worldPaths))
+	space := r.writable()
 	switch r.rng.IntN(9) {
 	case 0:
 		for {
@@ -154,11 +154,14 @@ func (r *run) settle(c commit, id batchlog.ID, err error) {
 	r.outcomes = append(r.outcomes, outcome)
 	r.met["write "+outcome]++
 	hurt := r.disk.crashed() || r.disk.faults() > 0
-	r.model.latest = max(r.model.latest, c.at.UnixMicro())
+	r.model.latest = max(r.model.latest, c.at.UnixMicro(), r.clock.now().UnixMicro())
 	switch {
 	case outcome == "acked":
 		if len(r.model.pending) > 0 {
 			r.t.Fatalf("step %d: commit %d is acknowledged after a write with an outcome that is not known", r.step, id)
+		}
+		if r.absorb != nil {
+			r.absorb(id - 1)
 		}
 		if c.chain != nil {
 			r.seeNet(&c, id)
@@ -196,7 +199,7 @@ func (r *run) stepWrite() { r.submit(r.randomCommit()) }
 func (r *run) stepLarge() {
 	c := r.randomCommit()
 	size := int(r.mix.segmentBytes) * (1 + r.rng.IntN(8)) / 4
-	c.ops = append(c.ops, op{kind: batchlog.OpPut, space: r.rng.IntN(len(worldPaths)), key: randomKey(r.rng), value: r.value() + strings.Repeat("w", size)})
+	c.ops = append(c.ops, op{kind: batchlog.OpPut, space: r.writable(), key: randomKey(r.rng), value: r.value() + strings.Repeat("w", size)})
 	r.submit(c)
 }
 
@@ -291,7 +294,7 @@ func (r *run) stepUpdate() {
 }
 
 func (r *run) txGet(tx *batchlog.Tx, own state) error {
-	p := place{r.rng.IntN(len(worldPaths)), randomKey(r.rng)}
+	p := place{r.readable(), randomKey(r.rng)}
 	got, err := tx.Get(r.spaces[p.space], batchlog.Key(p.key))
 	if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
 		return err
@@ -303,7 +306,7 @@ func (r *run) txGet(tx *batchlog.Tx, own state) error {
 }
 
 func (r *run) txScan(tx *batchlog.Tx, own state) error {
-	space, rg, reverse := r.rng.IntN(len(worldPaths)), randomRange(r.rng), r.rng.IntN(2) == 0
+	space, rg, reverse := r.readable(), randomRange(r.rng), r.rng.IntN(2) == 0
 	var opts []batchlog.ReadOption
 	if reverse {
 		opts = append(opts, batchlog.ScanReverse())
@@ -400,7 +403,13 @@ func (r *run) armFault() {
 	only := kinds[r.rng.IntN(len(kinds))]
 	part := []string{".seg", "store/", "log/", ""}[r.rng.IntN(4)]
 	r.log("fault after %d, %d times, of %v in %q", after, times, only, part)
-	r.disk.failing(faultAfter(after, times, only, part))
+	fault := faultAfter(after, times, only, part)
+	r.disk.failing(func(op diskOp) error {
+		if r.faulty != nil && !r.faulty(op) {
+			return nil
+		}
+		return fault(op)
+	})
 }
 
 // faultAfter has operations of these kinds (nil: all) on files whose path holds part fail: so many, after so many.

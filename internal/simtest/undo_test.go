@@ -261,12 +261,12 @@ type spaceRevert struct {
 // apply makes of out, which is base, what the revert makes of it.
 func (v *spaceRevert) apply(out state) {
 	for p := range out {
-		if within(p.space, v.space) {
+		if within(p.space, v.space) && p.space < spaceDerived {
 			delete(out, p)
 		}
 	}
 	for p, value := range v.then {
-		if within(p.space, v.space) {
+		if within(p.space, v.space) && p.space < spaceDerived {
 			out[p] = value
 		}
 	}

@@ -121,7 +121,7 @@ func (r *run) stepRevert() {
 		low = max(low, head-20)
 	}
 	to := batchlog.ID(low + r.rng.Uint64N(head-low+1))
-	v := &spaceRevert{space: r.rng.IntN(len(worldPaths)), to: to, then: r.model.fold(to)}
+	v := &spaceRevert{space: r.writable(), to: to, then: r.model.fold(to)}
 	r.stepChainOf(func(o *openChain) {
 		r.busyChain(o)
 		covered := covers(st.Undo.Have, to+1, st.Applied) && st.Applied == r.model.head()

@@ -22,11 +22,12 @@ type seen struct {
 	ops      []string
 	list     []op // the same
 	bookmark bool
+	task     *batchlog.TaskMove
 }
 
 // see is c as it was seen.
 func see(c *batchlog.Commit) (seen, error) {
-	s := seen{id: c.ID, labels: c.Labels, bookmark: c.Bookmark()}
+	s := seen{id: c.ID, labels: c.Labels, bookmark: c.Bookmark(), task: c.Task}
 	if !s.bookmark {
 		s.time = c.Time.UnixMicro()
 	}
