@@ -107,6 +107,10 @@ func (g *together) work(toEnd bool) {
 		}
 		g.paused = false
 	}
+	if g.exact {
+		armed := g.disk.disarm()
+		defer g.disk.arm(armed)
+	}
 	busy := !g.exact && !toEnd && g.rng.IntN(2) == 0
 	g.working = true
 	for _, j := range g.jobs {
@@ -118,6 +122,9 @@ func (g *together) work(toEnd bool) {
 		for range workers {
 			g.crew.hire(g.db.DB, j, func(k *task.Task) {
 				k.Concurrency, k.Window.Commits, k.Lease, k.Logger = concurrency, commits, 10*time.Second, testLogger(g.t)
+				if g.exact { // all that there is comes first, so that where a window ends is no matter of who is faster
+					k.Window.Wait = 3 * time.Millisecond
+				}
 				if j.one() {
 					k.Window.Commits = 1
 				}
