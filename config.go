@@ -75,9 +75,18 @@ type Status struct {
 	BacklogLimit int64 `json:"backlogLimit"`
 	Followers    int   `json:"followers"` // readers of the log
 
+	Clock *ClockStatus `json:"clock,omitempty"` // nil: the clock is not in doubt
+
 	Undo  UndoStatus  `json:"undo"`
 	Logs  []LogStatus `json:"logs"`
 	Store StoreStatus `json:"store"`
+}
+
+// A ClockStatus says how the clock is in doubt: it jumped, or the machine was off for longer than is believed. What is kept for a time is then
+// kept as if only the time had passed that is known to have. In JSON, times are in nanoseconds.
+type ClockStatus struct {
+	Off time.Duration `json:"off"` // how much more has passed by the clock than is known to have; negative: it went back
+	For time.Duration `json:"for"` // how much time is known to have passed since
 }
 
 // A LogStatus is how one log is.

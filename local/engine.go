@@ -236,7 +236,7 @@ func (e *engine) plan(old, c batchlog.LogConfig) batchlog.Plan {
 	change("values that become blobs", blobs(old.BlobBytes), blobs(c.BlobBytes))
 	undo := map[bool]string{false: "not kept", true: "kept, from the next commit on"}
 	change("what commits overwrite", undo[old.Undo], undo[c.Undo])
-	p.Segments, p.Bytes, p.Last = e.log.Expired(e.opts.Now(), keepTTL(c))
+	p.Segments, p.Bytes, p.Last = e.log.Expired(e.clock.time(), keepTTL(c))
 	return p
 }
 

@@ -39,6 +39,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock; nil: time.Now. Commits keep their order in time even when it goes back.
 	Now func() time.Time
+	// Uptime is a clock that nobody sets, by which segments age: how long the machine has run, and a name of that run, so that times of
+	// one run can be compared; "" if none of this is known. nil: the machine's own with the machine's Now. With another Now there is none then, and that is believed, but for
+	// jumps of many years.
+	Uptime func() (boot string, up time.Duration)
 	// MustExist makes it an error, an fs.ErrNotExist, if there is no database in the directory.
 	MustExist bool
 	// Log is the settings of the log of a database that is made; afterwards Configure changes them.
@@ -106,6 +110,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+		if d.Uptime == nil {
+			d.Uptime = uptime
+		}
 	}
 	if d.CacheBytes < 0 || d.MemTableBytes < 0 || d.MemTableBytes > 0 && d.MemTableBytes < 64<<10 {
 		return d, fmt.Errorf("options: CacheBytes %d, MemTableBytes %d: not negative, and at least 64 KiB of memtable", d.CacheBytes, d.MemTableBytes)

@@ -39,6 +39,7 @@ type engine struct {
 	opts     Options
 	dir      string
 	identity identity
+	clock    *clock
 	session  string // of this opening
 	lock     io.Closer
 	store    *store.Store
@@ -83,6 +84,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 		}
 	}
 	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
+	e.clock = newClock(&e.opts)
 	e.backfill.hold.Store(math.MaxUint64)
 	e.chains.stages = map[*stage]struct{}{}
 	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
@@ -111,9 +113,11 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	e.clock.open(o.FS, dir)
 	if e.log, err = seglog.Open(seglog.Options{
 		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
 		Settings: e.settings.log(),
+		Passed:   e.clock.passed, Started: e.clock.start,
 	}, e.store.Applied()); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

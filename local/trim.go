@@ -53,7 +53,7 @@ func (e *engine) trim(ctx context.Context) error {
 		return nil // nothing more is written, the table of segments included
 	}
 	c := e.config()
-	e.log.RollIfOlder(e.opts.Now(), c.HotTTL)
+	e.log.RollIfOlder(e.clock.time(), c.HotTTL)
 	return errors.Join(e.warm(ctx), e.drop(ctx, keepTTL(c)))
 }
 
@@ -67,7 +67,7 @@ func keepTTL(c batchlog.LogConfig) time.Duration {
 
 // drop drops segments that are older than that, but those that are needed.
 func (e *engine) drop(ctx context.Context, ttl time.Duration) error {
-	_, _, last := e.log.Expired(e.opts.Now(), ttl)
+	_, _, last := e.log.Expired(e.clock.time(), ttl)
 	held, err := e.held(ctx)
 	if err != nil {
 		return fmt.Errorf("trim the log: %w", err)

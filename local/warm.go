@@ -12,7 +12,7 @@ import (
 func (e *engine) warm(ctx context.Context) error {
 	c := e.config()
 	if len(c.Warm) > 0 {
-		_, _, last := e.log.Expired(e.opts.Now(), c.HotTTL)
+		_, _, last := e.log.Expired(e.clock.time(), c.HotTTL)
 		if last > e.log.LastWarm() {
 			if err := e.moveSegments(ctx, last); err != nil {
 				return fmt.Errorf("move the log to warm directories: %w", err)

@@ -132,6 +132,12 @@ func (l *Log) Sync() error {
 func (l *Log) publish(g segment.Group, records []byte) {
 	t := &l.tail
 	s := t.seg
+	passed := l.passed()
+	l.mu.Lock()
+	if s.ended = passed; s.oldest == 0 {
+		s.begun = passed
+	}
+	l.mu.Unlock()
 	if n := len(s.marks); n == 0 || g.Offset-s.marks[n-1].Offset >= segment.MarkBytes {
 		var first batchlog.Record
 		if _, err := segment.ParseRecord(records, &first); err != nil {
@@ -214,7 +220,9 @@ func (l *Log) rollTo(p *prepared) error {
 		m.Segments = m.Segments[:end]
 	} else {
 		m.Segments[end].State, m.Segments[end].Last, m.Segments[end].Newest = stateNames[full], t.nextID-1, t.lastTime
+		m.Segments[end].Ended = old.ended
 	}
+	s.begun = l.passed()
 	m.Segments = append(m.Segments, s.manifest())
 	if uncertain, err := l.replaceManifest(m); err != nil {
 		if uncertain {

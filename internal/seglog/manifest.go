@@ -40,7 +40,9 @@ type manifestSegment struct {
 	Size   int64       `json:"size"`           // of the file
 	Oldest int64       `json:"oldest,omitempty"`
 	Newest int64       `json:"newest,omitempty"`
-	Hash   string      `json:"hash,omitempty"` // SHA-256 of a sealed one
+	Begun  int64       `json:"begun,omitempty"` // by Options.Passed, as Ended: a segment of an older version has neither
+	Ended  int64       `json:"ended,omitempty"` // but for the active one
+	Hash   string      `json:"hash,omitempty"`  // SHA-256 of a sealed one
 	Broken string      `json:"broken,omitempty"`
 	// Chains are those whose records are in the segment; of the active one only some, as its records say which.
 	Chains []manifestChain `json:"chains,omitempty"`
@@ -79,7 +81,10 @@ func (l *Log) tableLocked() manifest {
 func (s *seg) manifest() manifestSegment {
 	m := manifestSegment{
 		Name: s.name, Dir: s.dir, Warm: s.warm, State: stateNames[s.state], First: s.first, Last: s.last, End: s.end.Load(), Size: s.size,
-		Oldest: s.oldest, Newest: s.newest, Broken: s.broken, Chains: s.manifestChains(),
+		Oldest: s.oldest, Newest: s.newest, Begun: s.begun, Broken: s.broken, Chains: s.manifestChains(),
+	}
+	if s.state != active {
+		m.Ended = s.ended
 	}
 	if s.state == sealed {
 		m.Hash = hex.EncodeToString(s.hash[:])
@@ -141,7 +146,7 @@ func (l *Log) load(m *manifest) error {
 	for i, ms := range m.Segments {
 		s := &seg{
 			name: ms.Name, dir: ms.Dir, warm: ms.Warm, first: ms.First, last: ms.Last, size: ms.Size,
-			oldest: ms.Oldest, newest: ms.Newest, broken: ms.Broken,
+			oldest: ms.Oldest, newest: ms.Newest, begun: ms.Begun, ended: ms.Ended, broken: ms.Broken,
 		}
 		s.end.Store(ms.End)
 		damaged := func(err error) error {
@@ -182,6 +187,7 @@ func (l *Log) load(m *manifest) error {
 			return err
 		}
 	}
+	l.dateSegments()
 	l.sweep()
 	return nil
 }

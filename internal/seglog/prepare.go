@@ -185,7 +185,12 @@ func (l *Log) prepare(size, need int64) (*prepared, error) {
 	for ; ; size /= 4 {
 		size = max(size, need)
 		errs = errs[:0]
-		for i := range dirs {
+		if l.opts.Reserve != nil {
+			if err := l.opts.Reserve(size); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		for i := 0; i < len(dirs) && len(errs) == i; i++ {
 			f, err := l.prepareIn(dirs[(turn+i)%len(dirs)], size)
 			if err == nil {
 				return f, nil

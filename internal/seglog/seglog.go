@@ -34,6 +34,12 @@ type Options struct {
 	// NewUUID makes the names of segments.
 	NewUUID  func() segment.UUID
 	Settings Settings
+	// Reserve is asked before the log takes so many bytes more of its disk; an ErrNoSpace is as if the disk was full. nil: it may.
+	Reserve func(bytes int64) error
+	// Passed is a clock that nobody sets: the age of segments is told by it, in microseconds. nil: by the times of commits. Started is called before
+	// it, when the log is opened, with the latest time of it that a segment has, 0 without one, and with the time of the newest commit.
+	Passed  func() int64
+	Started func(known, newest int64)
 }
 
 // A Log is a log in a directory. It owns two goroutines, prepareLoop and sealLoop; Open starts them, Close ends them.
@@ -81,6 +87,8 @@ type seg struct {
 	marks  []segment.Mark // of a segment that isn't sealed
 	oldest int64          // time of the first commit, in microseconds since 1970; 0: no commit
 	newest int64          // time of the last commit
+	begun  int64          // by Options.Passed: when the first commit came; 0: none has
+	ended  int64          // by Options.Passed: when the last commit came, or later where that is not known
 	hash   [32]byte       // of a sealed one
 	broken string         // why it could not be sealed
 	chains []segChain     // whose records are in it
@@ -142,7 +150,11 @@ func (l *Log) Close() error {
 	l.next.drop()
 	var err error
 	if failed == nil {
-		err = l.writeManifest()
+		if err = l.writeManifest(); err != nil && disk.Full(err) {
+			// Nothing is lost by it: the next opening reads a little more of the active segment.
+			l.opts.Logger.Warn("how far the log is durable is not noted, as the disk is full", "err", err)
+			err = nil
+		}
 	}
 	l.closeFiles()
 	return err

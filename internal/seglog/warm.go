@@ -40,32 +40,43 @@ func inversesName(segment string) string {
 }
 
 // Warm moves the sealed segments whose commits are all at or before last to a warm directory, the oldest first, and returns how many it has
-// moved. One that turns out to be damaged stays where it is.
+// moved. One that turns out to be damaged stays where it is. One that can't be moved does not stop those behind it, unless several in a row can't.
 func (l *Log) Warm(ctx context.Context, last batchlog.ID) (moved int, err error) {
-	for {
-		s, turn := l.nextWarm(last)
+	var failures []error
+	for from, inRow := batchlog.ID(1), 0; inRow < warmFailures; {
+		s, turn := l.nextWarm(from, last)
 		if s == nil {
-			return moved, nil
+			break
 		}
+		from = s.last + 1
 		ok, err := l.warm(ctx, s, turn)
-		if err != nil {
-			return moved, fmt.Errorf("move segment %s: %w", s.name, err)
+		if ctx.Err() != nil {
+			return moved, errors.Join(append(failures, context.Cause(ctx))...)
 		}
-		if ok {
+		inRow++
+		if err != nil {
+			failures = append(failures, fmt.Errorf("move segment %s: %w", s.name, err))
+			continue
+		}
+		if inRow = 0; ok {
 			moved++
 		}
 	}
+	return moved, errors.Join(failures...)
 }
 
-// nextWarm is the oldest segment that can be moved, and how many were before it.
-func (l *Log) nextWarm(last batchlog.ID) (s *seg, turn int) {
+// warmFailures is after how many failures in a row it is not one segment that can't be moved, but all.
+const warmFailures = 3
+
+// nextWarm is the oldest segment from commit from on that can be moved, and how many were before it.
+func (l *Log) nextWarm(from, last batchlog.ID) (s *seg, turn int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, s := range l.mu.segments {
 		if s.state != sealed || s.last > last {
 			break
 		}
-		if !s.warm && s.broken == "" {
+		if !s.warm && s.broken == "" && s.first >= from {
 			return s, i
 		}
 	}
