@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -100,31 +102,41 @@ func randomUUID() [16]byte {
 	return u
 }
 
+// lockHeld reports whether err says that another one has a lock, and not that the file can't be opened.
+func lockHeld(err error) bool {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return false
+	}
+	var errno syscall.Errno
+	return !errors.As(err, &errno) || errno == syscall.EAGAIN || errno == syscall.EACCES || runtime.GOOS == "windows"
+}
+
 // lockDir takes the directory for this process, and leaves word who has it.
 func (e *engine) lockDir() error {
-	fs := e.opts.FS
+	files := e.opts.FS
 	if e.opts.MustExist {
-		if _, err := fs.Stat(filepath.Join(e.dir, identityName)); err != nil {
+		if _, err := files.Stat(filepath.Join(e.dir, identityName)); err != nil {
 			return fmt.Errorf("no database in %s: %w", e.dir, err)
 		}
 	}
-	if err := disk.MakeDir(fs, e.dir); err != nil {
+	if err := disk.MakeDir(files, e.dir); err != nil {
 		return err
 	}
 	owner := filepath.Join(e.dir, ownerName)
-	lock, err := fs.Lock(filepath.Join(e.dir, lockName))
+	lock, err := files.Lock(filepath.Join(e.dir, lockName))
 	if err != nil {
-		if errors.Is(err, syscall.EACCES) { // the file, not the lock: a held lock is EAGAIN, or an error of its own
-			return fmt.Errorf("lock %s: %w", e.dir, err)
+		if !lockHeld(err) {
+			return fmt.Errorf("lock %s: %w", e.dir, chainError(err))
 		}
 		holder := "another process"
-		if text, readErr := disk.ReadFile(fs, owner); readErr == nil && len(text) > 0 {
+		if text, readErr := disk.ReadFile(files, owner); readErr == nil && len(text) > 0 {
 			holder = strings.TrimSpace(string(text))
 		}
 		return &batchlog.LockError{Dir: e.dir, Holder: holder, Err: err}
 	}
 	e.lock = lock
-	f, err := fs.Create(owner, vfs.WriteCategoryUnspecified)
+	f, err := files.Create(owner, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		e.opts.Logger.Warn("no word left who has the database open", "err", err) // it is open all the same
 		return nil

@@ -98,6 +98,7 @@ const TempSuffix = ".tmp"
 func ReplaceFile(fs vfs.FS, name string, content []byte) (uncertain bool, err error) {
 	temp := name + TempSuffix
 	if err := WriteFile(fs, temp, content); err != nil {
+		_ = Remove(fs, temp) // on a full disk it takes what little is left; should it stay it is nobody's
 		return false, err
 	}
 	if err := fs.Rename(temp, name); err != nil {

@@ -17,10 +17,15 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 }
 
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	err := error(&fatalError{text: fmt.Sprintf(format, args...), args: args})
-	l.s.failed.CompareAndSwap(nil, &err)
-	l.s.opts.Logger.Error("store failed; open the database again", "err", err)
+	l.s.fail(&fatalError{text: fmt.Sprintf(format, args...), args: args})
 	runtime.Goexit()
+}
+
+// fail notes that the store has failed, and why.
+func (s *Store) fail(err error) {
+	if s.failed.CompareAndSwap(nil, &err) {
+		s.opts.Logger.Error("store failed; open the database again", "err", err)
+	}
 }
 
 // A fatalError is why the store can't go on. It unwraps to the errors that Pebble named.

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -17,14 +16,18 @@ import (
 // A patientFS takes a full disk for a slow one. What needs space waits until there is some, so Pebble's flushes and compactions pause
 // and go on by themselves; Pebble is never told, as it could not go on if the write of its manifest failed. Whoever
 // feeds the store sees [Store.NoSpace] and stops. Syncs are not tried again: a failed sync is final.
+//
+// Where Pebble would not survive an error, and nobody is to wait any more, the disk is lost to it: from then on it is told that all changes succeed, and none is
+// made. To the disk that is as if the process had been killed there; Pebble ends in order, and leaves neither goroutines nor memory behind.
 type patientFS struct {
 	vfs.FS
 	waiting atomic.Int64 // operations that wait for space
 	stopped chan struct{}
 	once    sync.Once
 	dead    atomic.Bool
+	lost    atomic.Bool
 	patient atomic.Bool     // from when the store is open: until then somebody waits for that
-	fatal   func(err error) // does not return: ends the store and the goroutine
+	fatal   func(err error) // is told why the store has failed
 }
 
 // spaceRetry is how often a waiting operation looks whether there is space.
@@ -34,7 +37,7 @@ func newPatientFS(fs vfs.FS, fatal func(err error)) *patientFS {
 	return &patientFS{FS: fs, stopped: make(chan struct{}), fatal: fatal}
 }
 
-// stop ends waits: what waits fails as it would have at first.
+// stop ends waits: what waits loses the disk.
 func (p *patientFS) stop() { p.once.Do(func() { close(p.stopped) }) }
 
 // cut fails every change from now on, so that what is left behind of a Pebble can't harm the next one.
@@ -44,29 +47,55 @@ func (p *patientFS) cut() {
 }
 
 // try runs op until it doesn't fail for want of space.
-func (p *patientFS) try(op func() error) error {
+func (p *patientFS) try(vital bool, op func() error) error {
 	if p.dead.Load() {
 		time.Sleep(deadRetry)
 		return batchlog.ErrClosed
 	}
+	if p.lost.Load() {
+		return nil
+	}
 	err := op()
 	if !disk.Full(err) || !p.patient.Load() {
-		p.calm(err)
-		return err
+		return p.settle(vital, err)
 	}
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
 	for {
 		select {
 		case <-p.stopped:
-			return err
+			p.lost.Store(true)
+			return nil
 		case <-time.After(spaceRetry):
 		}
+		if p.lost.Load() {
+			return nil
+		}
 		if err = op(); !disk.Full(err) {
-			return err
+			return p.settle(vital, err)
 		}
 	}
 }
+
+// settle is what Pebble is told of an operation that did not fail for want of space. Without the vital ones it can't go on: the disk is lost to it,
+// and the store has failed.
+func (p *patientFS) settle(vital bool, err error) error {
+	if err != nil && vital && p.patient.Load() {
+		p.fatal(err)
+		p.lost.Store(true)
+		return nil
+	}
+	p.calm(err)
+	return err
+}
+
+// vital reports whether a file of that name is one without which Pebble can't go on.
+func (p *patientFS) vital(name string) bool {
+	base := p.FS.PathBase(name)
+	return strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, markerPrefix)
+}
+
+const markerPrefix = "marker."
 
 // calm waits a moment after a failure: Pebble tries what failed in the background again at once, and for ever.
 func (p *patientFS) calm(err error) {
@@ -86,38 +115,38 @@ const deadRetry = 20 * time.Millisecond
 // failRetry is how long calm waits.
 const failRetry = 20 * time.Millisecond
 
-func (p *patientFS) file(open func() (vfs.File, error)) (vfs.File, error) {
+func (p *patientFS) file(name string, open func() (vfs.File, error)) (vfs.File, error) {
 	var f vfs.File
-	err := p.try(func() (err error) {
+	vital := p.vital(name)
+	err := p.try(vital, func() (err error) {
 		f, err = open()
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &patientFile{File: f, fs: p}, nil
+	if f == nil {
+		return &noFile{}, nil
+	}
+	return &patientFile{File: f, fs: p, vital: vital}, nil
 }
 
 func (p *patientFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(p.FS.PathBase(name), "marker.") {
+	if strings.HasPrefix(p.FS.PathBase(name), markerPrefix) {
 		// The name of the manifest that the new marker names is durable before the marker can be.
-		dir, err := p.OpenDir(p.FS.PathDir(name))
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		if err := p.try(true, func() error { return disk.SyncDir(p.FS, p.FS.PathDir(name)) }); err != nil {
 			return nil, err
 		}
 	}
-	return p.file(func() (vfs.File, error) { return p.FS.Create(name, c) })
+	return p.file(name, func() (vfs.File, error) { return p.FS.Create(name, c) })
 }
 
 func (p *patientFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	return p.file(func() (vfs.File, error) { return p.FS.OpenReadWrite(name, c, opts...) })
+	return p.file(name, func() (vfs.File, error) { return p.FS.OpenReadWrite(name, c, opts...) })
 }
 
 func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	return p.file(func() (vfs.File, error) { return p.FS.ReuseForWrite(oldname, newname, c) })
+	return p.file(newname, func() (vfs.File, error) { return p.FS.ReuseForWrite(oldname, newname, c) })
 }
 
 func (p *patientFS) OpenDir(name string) (vfs.File, error) {
@@ -129,20 +158,23 @@ func (p *patientFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (p *patientFS) Link(oldname, newname string) error {
-	return p.try(func() error { return p.FS.Link(oldname, newname) })
+	return p.try(false, func() error { return p.FS.Link(oldname, newname) })
 }
 
 func (p *patientFS) Rename(oldname, newname string) error {
-	return p.try(func() error { return p.FS.Rename(oldname, newname) })
+	return p.try(p.vital(newname), func() error { return p.FS.Rename(oldname, newname) })
 }
 
 func (p *patientFS) MkdirAll(dir string, perm os.FileMode) error {
-	return p.try(func() error { return p.FS.MkdirAll(dir, perm) })
+	return p.try(false, func() error { return p.FS.MkdirAll(dir, perm) })
 }
 
 func (p *patientFS) Remove(name string) error {
 	if p.dead.Load() {
 		return batchlog.ErrClosed
+	}
+	if p.lost.Load() {
+		return nil
 	}
 	return p.FS.Remove(name)
 }
@@ -151,6 +183,9 @@ func (p *patientFS) RemoveAll(name string) error {
 	if p.dead.Load() {
 		return batchlog.ErrClosed
 	}
+	if p.lost.Load() {
+		return nil
+	}
 	return p.FS.RemoveAll(name)
 }
 
@@ -158,29 +193,44 @@ func (p *patientFS) Unwrap() vfs.FS { return p.FS }
 
 type patientFile struct {
 	vfs.File
-	fs *patientFS
+	fs    *patientFS
+	vital bool
 }
 
 func (f *patientFile) Write(b []byte) (n int, err error) {
-	err = f.fs.try(func() error {
+	err = f.fs.try(f.vital, func() error {
 		m, err := f.File.Write(b[n:])
 		n += m
 		return err
 	})
+	if err == nil {
+		n = len(b)
+	}
 	return n, err
 }
 
 func (f *patientFile) WriteAt(b []byte, offset int64) (n int, err error) {
-	err = f.fs.try(func() (err error) {
+	err = f.fs.try(f.vital, func() (err error) {
 		n, err = f.File.WriteAt(b, offset)
 		return err
 	})
+	if err == nil {
+		n = len(b)
+	}
 	return n, err
 }
 
 // Preallocate is a wish: what it could not reserve is written all the same.
 func (f *patientFile) Preallocate(offset, length int64) error {
 	if err := f.File.Preallocate(offset, length); err != nil && !disk.Full(err) {
+		return err
+	}
+	return nil
+}
+
+// Close tells nothing of a file that is vital: what was written to it was synced, or the store has failed.
+func (f *patientFile) Close() error {
+	if err := f.File.Close(); !f.vital {
 		return err
 	}
 	return nil
@@ -193,22 +243,25 @@ func (f *patientFile) SyncTo(length int64) (fullSync bool, err error) {
 	if f.fs.dead.Load() {
 		return false, batchlog.ErrClosed
 	}
+	if f.fs.lost.Load() {
+		return false, nil
+	}
 	return f.File.SyncTo(length)
 }
 
-// A patientDir is a directory, opened to be synced. Pebble panics where that fails, in goroutines of its own, so it is not told.
+// A patientDir is a directory, opened to be synced. Pebble panics where that fails, in goroutines of its own.
 type patientDir struct {
 	vfs.File
 	fs *patientFS
 }
 
 func (d *patientDir) Sync() error {
-	err := batchlog.ErrClosed
-	if !d.fs.dead.Load() {
-		err = d.File.Sync()
+	if d.fs.dead.Load() || d.fs.lost.Load() {
+		return nil
 	}
-	if err != nil {
+	if err := d.File.Sync(); err != nil {
 		d.fs.fatal(fmt.Errorf("sync directory: %w", err))
+		d.fs.lost.Store(true)
 	}
 	return nil
 }
@@ -217,7 +270,8 @@ func (f *patientFile) alive(sync func() error) error {
 	if f.fs.dead.Load() {
 		return batchlog.ErrClosed
 	}
-	err := sync()
-	f.fs.calm(err)
-	return err
+	if f.fs.lost.Load() {
+		return nil
+	}
+	return f.fs.settle(f.vital, sync())
 }

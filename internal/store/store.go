@@ -63,6 +63,7 @@ type Store struct {
 	opts        Options
 	fs          *patientFS
 	summed      *summedFS
+	quiet       *quietFS // what Pebble sees of it
 	lock        *pebble.Lock
 	db          *pebble.DB
 	left        bool // Pebble's opening hangs, and is left behind
@@ -116,7 +117,8 @@ func Open(o Options) (*Store, error) {
 	s := &Store{opts: o, compactions: newCompactions()}
 	s.undo.sizes = defaultInverseSizes
 	s.summed = &summedFS{FS: o.FS}
-	s.fs = newPatientFS(s.summed, func(err error) { pebbleLogger{s}.Fatalf("%v", err) })
+	s.fs = newPatientFS(s.summed, func(err error) { s.fail(&fatalError{text: err.Error(), args: []any{err}}) })
+	s.quiet = newQuietFS(s.fs)
 	s.open.snapshots = map[*Snapshot]struct{}{}
 	s.staged.tables = map[[16]byte]*Tables{}
 	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
@@ -134,6 +136,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, openError(err)), s.Close())
 	}
 	s.clearUndoDir()
+	s.quiet.opened()
 	s.fs.patient.Store(true)
 	s.compactions.begin()
 	return s, nil
@@ -155,7 +158,10 @@ func (s *Store) openPebble() error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		db, err = pebble.Open(s.opts.Dir, s.pebbleOptions())
+		o := s.pebbleOptions()
+		if err = makeStore(s.opts.FS, s.opts.Dir, o); err == nil {
+			db, err = pebble.Open(s.opts.Dir, o)
+		}
 	}()
 	if !s.ends(done) {
 		s.left = true
@@ -195,7 +201,7 @@ const endPoll = 20 * time.Millisecond
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                          s.fs,
+		FS:                          s.quiet,
 		Lock:                        s.lock,
 		Cache:                       s.memory.cache,
 		DisableWAL:                  true,
@@ -260,9 +266,9 @@ func (s *Store) Close() error {
 	s.fs.stop()
 	began := time.Now()
 	idle := s.use.empty(func() bool {
-		return s.Failed() != nil || (full || s.Trouble() != nil) && time.Since(began) > closePatience
+		return (full || s.Failed() != nil || s.Trouble() != nil) && time.Since(began) > closePatience
 	})
-	if !idle || s.Failed() != nil || s.db == nil {
+	if !idle || s.db == nil {
 		// Pebble waits for what can't come, a lock of its own or space on the disk. It is left behind, cut off from the disk.
 		s.fs.cut()
 		return s.unlock()
@@ -336,7 +342,7 @@ func (s *Store) Flushed() (batchlog.ID, error) {
 		}
 		id = batchlog.ID(binary.BigEndian.Uint64(value))
 	}
-	return id, errors.Join(it.Error(), it.Close())
+	return id, errors.Join(it.Error(), it.Close(), s.Failed()) // a store that has failed may take for durable what is not
 }
 
 // Flush begins to write all that was applied to the disk; done is closed when that is over, well or not. See [Store.Flushed].
