@@ -188,7 +188,7 @@ func (e *engine) configure(ctx context.Context, c batchlog.LogConfig) error {
 	}
 	err := e.makeDirs(c)
 	if err == nil {
-		err = e.settings.set(c)
+		err = e.essential(func() error { return e.settings.set(c) })
 	}
 	now := e.config()
 	e.log.Use(e.settings.log())

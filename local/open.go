@@ -40,6 +40,7 @@ type engine struct {
 	dir      string
 	identity identity
 	clock    *clock
+	ballast  *ballast
 	session  string // of this opening
 	lock     io.Closer
 	store    *store.Store
@@ -72,8 +73,18 @@ type engine struct {
 	trimming chan struct{} // held by who trims
 }
 
-// open opens in the order of the line that a batch travels; Close closes in the reverse.
-func open(dir string, opts *Options) (_ *engine, err error) {
+// open opens a database. If the disk is full the ballast is given up, when there is one.
+func open(dir string, opts *Options) (*engine, error) {
+	var released bool
+	e, err := openOnce(dir, opts, &released)
+	if err != nil && released {
+		return openOnce(dir, opts, &released)
+	}
+	return e, err
+}
+
+// openOnce opens in the order of the line that a batch travels; Close closes in the reverse.
+func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) {
 	o, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -90,12 +101,14 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
 	defer func() {
 		if err != nil {
+			*released = e.ballast != nil && full(err) && e.ballast.release()
 			err = errors.Join(err, e.letGo())
 		}
 	}()
 	if err := e.lockDir(); err != nil {
 		return nil, err
 	}
+	e.ballast = openBallast(o.FS, dir)
 	if e.identity, err = openIdentity(o.FS, dir); err != nil {
 		return nil, err
 	}
@@ -117,7 +130,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	if e.log, err = seglog.Open(seglog.Options{
 		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
 		Settings: e.settings.log(),
-		Passed:   e.clock.passed, Started: e.clock.start,
+		Passed:   e.clock.passed, Started: e.clock.start, Reserve: e.reserveLog,
 	}, e.store.Applied()); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -126,7 +139,7 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName), Claim: e.recent.keep}); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", chainError(err))
 	}
-	if err := commit.Replay(context.Background(), e.log, e.store, o.Progress); err != nil {
+	if err := e.replay(); err != nil {
 		return nil, err
 	}
 	e.lines = commit.New(commit.Options{Log: e.log, Store: e.store, Now: o.Now, LastTime: e.log.LastTime()})
@@ -142,6 +155,45 @@ func open(dir string, opts *Options) (_ *engine, err error) {
 	e.wg.Go(func() { e.trimLoop(e.ctx) })
 	return e, nil
 }
+
+// replay brings the store up to the log. On a full disk that may have to wait for space, which the ballast then gives; when even so nothing goes on the
+// opening has failed.
+func (e *engine) replay() error {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	var stuck bool
+	wg.Go(func() {
+		for applied, since := e.store.Applied(), time.Now(); ; {
+			select {
+			case <-done:
+				return
+			case <-time.After(flushPoll):
+			}
+			if now := e.store.Applied(); now != applied || !e.store.NoSpace() {
+				applied, since = now, time.Now()
+				continue
+			}
+			if e.ballast.release() {
+				since = time.Now()
+			}
+			if time.Since(since) > replayPatience {
+				stuck = true
+				_ = e.store.Close() // letGo does, too; it ends what waits
+				return
+			}
+		}
+	})
+	err := commit.Replay(context.Background(), e.log, e.store, e.opts.Progress)
+	close(done)
+	wg.Wait()
+	if stuck {
+		return fmt.Errorf("%w to apply the log; applied is commit %d: %w", batchlog.ErrNoSpace, e.store.Applied(), err)
+	}
+	return err
+}
+
+// replayPatience is how long opening waits for space.
+const replayPatience = 2 * time.Second
 
 // Close is as batchlog.Engine says. What was acknowledged is in the log; the store is made durable too, unless the
 // disk is full or has failed, so that the next Open has nothing to apply.
@@ -161,6 +213,9 @@ func (e *engine) Close() error {
 			if err := errors.Join(e.flush(context.Background(), e.store.Applied()), e.keepTaken(context.Background())); err != nil {
 				e.opts.Logger.Warn("store not made durable; the next open applies the rest of the log again", "err", err)
 			}
+		}
+		if err := e.clock.save(e.opts.FS, e.dir); err != nil {
+			e.opts.Logger.Warn("how much time has passed since it was last written down is not counted, should the machine start again", "err", err)
 		}
 		e.err = e.letGo()
 	})

@@ -63,7 +63,7 @@ func openFails(t *testing.T, fault error, hits func(op errorfs.Op) bool, k int64
 	want := 0
 	if !fresh {
 		want = 30
-		db := mustOpen(t, &o)
+		db := openAt(t, &o)
 		for i := range want {
 			if _, err := db.Root().Put(t.Context(), batchlog.K(i), make([]byte, 1000)); err != nil {
 				t.Fatal(err)
@@ -117,7 +117,7 @@ func openFails(t *testing.T, fault error, hits func(op errorfs.Op) bool, k int64
 	if after := tree(t, mem, "/"); !fresh && len(after) > files+times+3 {
 		t.Errorf("operation %d failed %d times: %d files, %d before: %q", k, times, len(after), files, after)
 	}
-	db := mustOpen(t, &o)
+	db := openAt(t, &o)
 	for i := range want {
 		if v, err := db.Root().Get(t.Context(), batchlog.K(i)); err != nil || len(v) != 1000 {
 			t.Fatalf("operation %d failed: key %d: %v", k, i, err)
@@ -133,7 +133,7 @@ func openFails(t *testing.T, fault error, hits func(op errorfs.Op) bool, k int64
 	return hit
 }
 
-func mustOpen(t *testing.T, o *Options) *DB {
+func openAt(t *testing.T, o *Options) *DB {
 	t.Helper()
 	db, err := Open("/db", o)
 	if err != nil {

@@ -13,29 +13,54 @@ import (
 
 // trimLoop moves to warm directories what is past its time, and drops what the log need not keep any more.
 func (e *engine) trimLoop(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(trimInterval(e.config().HotTTL)):
-		}
+	for e.trimWait(ctx) {
 		if err := e.trim(ctx); err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("log not trimmed; it will be tried again", "err", err)
 		}
 		if err := e.sweep(ctx); err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("chains and blobs not swept; it will be tried again", "err", err)
 		}
+		if err := e.clock.tend(e.opts.FS, e.dir, keepTTL(e.config())); err != nil && ctx.Err() == nil {
+			e.opts.Logger.Warn("clock not written down; it will be tried again", "err", err)
+		}
+		e.restoreBallast()
 	}
 }
 
-func trimInterval(ttl time.Duration) time.Duration {
+// trimWait waits until it is time to trim, and reports false when ctx has ended. On a full disk it is soon.
+func (e *engine) trimWait(ctx context.Context) bool {
+	for began := time.Now(); ; {
+		interval := trimInterval(e.config().HotTTL, e.noSpace())
+		left := interval - time.Since(began)
+		if left <= 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(min(left, trimLook)):
+		}
+	}
+}
+
+// trimLook is how often to look whether the disk is full.
+const trimLook = 5 * time.Second
+
+func trimInterval(ttl time.Duration, full bool) time.Duration {
+	if full {
+		return time.Second
+	}
 	if ttl == 0 {
 		return time.Minute
 	}
 	return min(max(ttl/10, time.Second), time.Minute)
 }
 
-// trim moves and drops the sealed segments that are past their time, never one that the store has not durably applied.
+// noSpace reports whether something waits for space on the disk.
+func (e *engine) noSpace() bool { return e.store.NoSpace() || e.log.NoSpace() }
+
+// trim moves and drops the sealed segments that are past their time, never one that the store has not durably applied. What fails does not stop what
+// comes after it.
 func (e *engine) trim(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -53,8 +78,20 @@ func (e *engine) trim(ctx context.Context) error {
 		return nil // nothing more is written, the table of segments included
 	}
 	c := e.config()
-	e.log.RollIfOlder(e.clock.time(), c.HotTTL)
-	return errors.Join(e.warm(ctx), e.drop(ctx, keepTTL(c)))
+	now := e.clock.time()
+	e.log.RollIfOlder(now, c.HotTTL)
+	last, err := e.expired(ctx, now, keepTTL(c))
+	// What may go as it is goes at once: it makes room for all that follows, and what is dropped need not be moved before.
+	errs := []error{err, e.drop(last)}
+	flush := last
+	if len(c.Warm) > 0 {
+		_, _, hot := e.log.Expired(now, c.HotTTL)
+		flush = max(flush, hot)
+	}
+	if flush > 0 {
+		errs = append(errs, e.flushForTrim(ctx, flush), e.drop(last))
+	}
+	return errors.Join(append(errs, e.warm(ctx, now))...)
 }
 
 // keepTTL is how long the log keeps a segment, wherever it is; 0: for ever.
@@ -65,25 +102,34 @@ func keepTTL(c batchlog.LogConfig) time.Duration {
 	return c.HotTTL
 }
 
-// drop drops segments that are older than that, but those that are needed.
-func (e *engine) drop(ctx context.Context, ttl time.Duration) error {
-	_, _, last := e.log.Expired(e.clock.time(), ttl)
+// expired is the last commit up to which segments are older than that, but those that are needed.
+func (e *engine) expired(ctx context.Context, now time.Time, ttl time.Duration) (batchlog.ID, error) {
+	_, _, last := e.log.Expired(now, ttl)
+	if last == 0 {
+		return 0, nil
+	}
 	held, err := e.held(ctx)
 	if err != nil {
-		return fmt.Errorf("trim the log: %w", err)
+		return 0, fmt.Errorf("trim the log: %w", err)
 	}
-	if last = min(last, held-1, e.chainHold()-1, batchlog.ID(e.backfill.hold.Load())-1); last == 0 {
+	return min(last, held-1, e.chainHold()-1, batchlog.ID(e.backfill.hold.Load())-1), nil
+}
+
+// drop drops the segments up to commit last that the store has durably applied.
+func (e *engine) drop(last batchlog.ID) error {
+	if last == 0 {
 		return nil
-	}
-	if err := e.flush(ctx, last); err != nil {
-		return err
 	}
 	flushed, err := e.store.Flushed()
 	if err != nil {
-		return err
+		return fmt.Errorf("trim the log: %w", err)
 	}
-	n, err := e.log.Trim(min(last, flushed))
-	if err != nil {
+	n := 0
+	if err = e.essential(func() error {
+		more, err := e.log.Trim(min(last, flushed))
+		n += more
+		return err
+	}); err != nil {
 		return fmt.Errorf("trim the log: %w", err)
 	}
 	if n == 0 {
@@ -94,16 +140,44 @@ func (e *engine) drop(ctx context.Context, ttl time.Duration) error {
 	return errors.Join(e.store.ForgetTokens(oldest), e.store.ForgetInverses(oldest))
 }
 
+// flushForTrim makes the store durable up to a commit. On a full disk the ballast is given up for it, and it does not wait for ever for more space than that.
+func (e *engine) flushForTrim(ctx context.Context, id batchlog.ID) error {
+	if flushed, err := e.store.Flushed(); err != nil || flushed >= id {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for waited := time.Duration(0); waited < trimPatience; waited += flushPoll {
+			select {
+			case <-done:
+				return
+			case <-time.After(flushPoll):
+			}
+			if !e.noSpace() || e.ballast.release() {
+				waited = 0
+			}
+		}
+		stop(fmt.Errorf("flush the store: %w", batchlog.ErrNoSpace))
+	}()
+	err := e.flush(ctx, id)
+	e.restoreBallast()
+	return err
+}
+
+// trimPatience is how long a trim waits for space.
+const trimPatience = time.Second
+
 // sweep removes what crashes have left behind of chains and blobs, and the blobs that nothing refers to any more.
 func (e *engine) sweep(ctx context.Context) error {
 	if e.readOnly() {
 		return nil
 	}
 	_, _, err := e.SweepChains(ctx, sweepAge)
-	if err == nil {
-		_, err = e.sweepBlobs(ctx, sweepAge)
-	}
-	return err
+	_, blobs := e.sweepBlobs(ctx, sweepAge)
+	return errors.Join(err, blobs)
 }
 
 // readOnly reports whether the log takes nothing any more.

@@ -2,34 +2,32 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/bytespace/batchlog"
 )
 
 // warm moves sealed segments that are past their time in the database's directory to warm ones, with what their commits have overwritten. Nobody who needs the
 // log is in the way: whoever follows it finds them there.
-func (e *engine) warm(ctx context.Context) error {
+func (e *engine) warm(ctx context.Context, now time.Time) error {
 	c := e.config()
+	var errs []error
 	if len(c.Warm) > 0 {
-		_, _, last := e.log.Expired(e.clock.time(), c.HotTTL)
-		if last > e.log.LastWarm() {
-			if err := e.moveSegments(ctx, last); err != nil {
-				return fmt.Errorf("move the log to warm directories: %w", err)
-			}
+		_, _, last := e.log.Expired(now, c.HotTTL)
+		if err := e.moveSegments(ctx, last); err != nil {
+			errs = append(errs, fmt.Errorf("move the log to warm directories: %w", err))
 		}
 	}
 	if err := e.moveInverses(ctx); err != nil {
-		return fmt.Errorf("move what was overwritten to warm directories: %w", err)
+		errs = append(errs, fmt.Errorf("move what was overwritten to warm directories: %w", err))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // moveSegments moves segments up to commit last, none that the store might yet read to apply it.
 func (e *engine) moveSegments(ctx context.Context, last batchlog.ID) error {
-	if err := e.flush(ctx, last); err != nil {
-		return err
-	}
 	flushed, err := e.store.Flushed()
 	if err != nil {
 		return err
@@ -45,21 +43,25 @@ func (e *engine) moveSegments(ctx context.Context, last batchlog.ID) error {
 // since.
 func (e *engine) moveInverses(ctx context.Context) error {
 	newest := e.log.LastWarm()
+	var errs []error
 	for next := e.log.Oldest(); next <= newest; {
 		id, err := e.store.FirstInverse(next)
 		if err != nil || id == 0 || id > newest {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 		commits, file := e.log.Beside(id)
 		if file != "" {
 			e.backfill.inverses.Lock()
 			err = e.store.MoveInverses(ctx, commits, file)
 			e.backfill.inverses.Unlock()
+			if err != nil && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			if err != nil {
-				return err
+				errs = append(errs, err)
 			}
 		}
-		next = commits.Last + 1
+		next = max(next, commits.Last) + 1
 	}
-	return nil
+	return errors.Join(errs...)
 }
