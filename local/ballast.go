@@ -27,6 +27,8 @@ type ballast struct {
 	mu struct {
 		sync.Mutex
 		there bool  // the file is
+		given bool  // what space there is belongs to what makes room: it was given up, or this opening has not made it yet
+		lent  bool  // it was given up for the store's own tidying
 		size  int64 // that was reserved, as far as this opening knows
 	}
 }
@@ -40,7 +42,7 @@ const (
 func openBallast(fs vfs.FS, dir string) *ballast {
 	b := &ballast{fs: fs, name: filepath.Join(dir, ballastName)}
 	_, err := fs.Stat(b.name)
-	b.mu.there = err == nil
+	b.mu.there, b.mu.given = err == nil, true
 	return b
 }
 
@@ -51,23 +53,25 @@ func (b *ballast) grow(size int64) error {
 	if b.mu.size >= size {
 		return nil
 	}
-	f, err := b.fs.OpenReadWrite(b.name, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return fmt.Errorf("ballast: %w", err)
-	}
 	there := b.mu.there
-	b.mu.there = true
-	err = f.Preallocate(0, size)
-	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
-		err = nil // this file system can't, and goes without
+	f, err := b.fs.OpenReadWrite(b.name, vfs.WriteCategoryUnspecified)
+	if err == nil {
+		b.mu.there = true
+		err = errors.Join(f.Preallocate(0, size), f.Close())
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil && !disk.Full(err) {
+		b.mu.given = false // this file system can't, or is ill; there is no use in waiting for it
+		if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
+			b.mu.size, err = size, nil
+		}
+	}
+	if err != nil {
 		if !there {
 			b.removeLocked()
 		}
 		return fmt.Errorf("ballast of %d bytes: %w", size, err)
 	}
-	b.mu.size = size
+	b.mu.size, b.mu.given, b.mu.lent = size, false, false
 	return nil
 }
 
@@ -75,7 +79,27 @@ func (b *ballast) grow(size int64) error {
 func (b *ballast) release() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.removeLocked()
+	if !b.removeLocked() {
+		return false
+	}
+	b.mu.given = true
+	return true
+}
+
+// lend gives the ballast up for the store to tidy itself, which frees space in the end.
+func (b *ballast) lend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.removeLocked() {
+		b.mu.given, b.mu.lent = false, true
+	}
+}
+
+// isLent reports whether it was given up for that.
+func (b *ballast) isLent() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.lent
 }
 
 func (b *ballast) removeLocked() bool {
@@ -84,6 +108,13 @@ func (b *ballast) removeLocked() bool {
 	}
 	b.mu.there, b.mu.size = false, 0
 	return true
+}
+
+// rationed reports whether what space there is belongs to what makes room.
+func (b *ballast) rationed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.given
 }
 
 // missing reports whether the ballast was given up, or never made.
@@ -128,7 +159,7 @@ func (e *engine) ballastFor(bytes int64) int64 {
 
 // restoreBallast makes the ballast again that was given up, as far as there is space.
 func (e *engine) restoreBallast() {
-	if !e.ballast.missing() {
+	if !e.ballast.missing() || e.ballast.isLent() && e.store.NoSpace() {
 		return
 	}
 	for size := e.ballastFor(0); ; size /= 2 {

@@ -121,8 +121,8 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	}
 	if e.store, err = store.Open(store.Options{
 		FS: o.FS, Dir: filepath.Join(dir, storeName), Staging: filepath.Join(dir, chainsName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
-		InverseLimit: o.InverseBytes,
-		Beside:       func(id batchlog.ID) (batchlog.IDRange, string) { return e.log.Beside(id) },
+		InverseLimit: o.InverseBytes, Rationed: e.ballast.rationed,
+		Beside: func(id batchlog.ID) (batchlog.IDRange, string) { return e.log.Beside(id) },
 	}); err != nil {
 		return nil, err
 	}
@@ -152,6 +152,7 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 		e.lines.Close()
 		return nil, fmt.Errorf("read the tasks: %w", err)
 	}
+	e.restoreBallast()
 	e.wg.Go(func() { e.trimLoop(e.ctx) })
 	return e, nil
 }

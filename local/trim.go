@@ -82,6 +82,7 @@ func (e *engine) trim(ctx context.Context) error {
 	e.log.RollIfOlder(now, c.HotTTL)
 	last, err := e.expired(ctx, now, keepTTL(c))
 	// What may go as it is goes at once: it makes room for all that follows, and what is dropped need not be moved before.
+	before := e.log.Oldest()
 	errs := []error{err, e.drop(last)}
 	flush := last
 	if len(c.Warm) > 0 {
@@ -91,7 +92,11 @@ func (e *engine) trim(ctx context.Context) error {
 	if flush > 0 {
 		errs = append(errs, e.flushForTrim(ctx, flush), e.drop(last))
 	}
-	return errors.Join(append(errs, e.warm(ctx, now))...)
+	errs = append(errs, e.warm(ctx, now))
+	if e.store.NoSpace() && e.log.Oldest() == before {
+		e.ballast.lend() // there is nothing left to drop: what may still free space is a compaction
+	}
+	return errors.Join(errs...)
 }
 
 // keepTTL is how long the log keeps a segment, wherever it is; 0: for ever.

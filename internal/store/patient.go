@@ -28,6 +28,8 @@ type patientFS struct {
 	lost    atomic.Bool
 	patient atomic.Bool     // from when the store is open: until then somebody waits for that
 	fatal   func(err error) // is told why the store has failed
+	// rationed reports whether what space there is belongs to what makes room; nil: it never does.
+	rationed func() bool
 }
 
 // spaceRetry is how often a waiting operation looks whether there is space.
@@ -47,7 +49,7 @@ func (p *patientFS) cut() {
 }
 
 // try runs op until it doesn't fail for want of space.
-func (p *patientFS) try(vital bool, op func() error) error {
+func (p *patientFS) try(w worth, op func() error) error {
 	if p.dead.Load() {
 		time.Sleep(deadRetry)
 		return batchlog.ErrClosed
@@ -55,9 +57,12 @@ func (p *patientFS) try(vital bool, op func() error) error {
 	if p.lost.Load() {
 		return nil
 	}
-	err := op()
-	if !disk.Full(err) || !p.patient.Load() {
-		return p.settle(vital, err)
+	later := w == canWait && p.rationed != nil
+	var err error
+	if !later || !p.rationed() {
+		if err = op(); !disk.Full(err) || !p.patient.Load() {
+			return p.settle(w, err)
+		}
 	}
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
@@ -71,16 +76,19 @@ func (p *patientFS) try(vital bool, op func() error) error {
 		if p.lost.Load() {
 			return nil
 		}
+		if later && p.rationed() {
+			continue
+		}
 		if err = op(); !disk.Full(err) {
-			return p.settle(vital, err)
+			return p.settle(w, err)
 		}
 	}
 }
 
 // settle is what Pebble is told of an operation that did not fail for want of space. Without the vital ones it can't go on: the disk is lost to it,
 // and the store has failed.
-func (p *patientFS) settle(vital bool, err error) error {
-	if err != nil && vital && p.patient.Load() {
+func (p *patientFS) settle(w worth, err error) error {
+	if err != nil && w == vital && p.patient.Load() {
 		p.fatal(err)
 		p.lost.Store(true)
 		return nil
@@ -89,13 +97,31 @@ func (p *patientFS) settle(vital bool, err error) error {
 	return err
 }
 
-// vital reports whether a file of that name is one without which Pebble can't go on.
-func (p *patientFS) vital(name string) bool {
+// A worth is what an operation is worth on a full disk.
+type worth uint8
+
+const (
+	usual   worth = iota
+	vital         // without it Pebble can't go on
+	canWait       // it frees space in the end, but what makes room comes first
+)
+
+// worthOf is that of what is done to the file of that name.
+func (p *patientFS) worthOf(name string, c vfs.DiskWriteCategory) worth {
 	base := p.FS.PathBase(name)
-	return strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, markerPrefix)
+	switch {
+	case strings.HasPrefix(base, "MANIFEST-"), strings.HasPrefix(base, markerPrefix):
+		return vital
+	case c == compactionCategory:
+		return canWait
+	}
+	return usual
 }
 
-const markerPrefix = "marker."
+const (
+	markerPrefix       = "marker."
+	compactionCategory = "pebble-compaction" // as Pebble names it
+)
 
 // calm waits a moment after a failure: Pebble tries what failed in the background again at once, and for ever.
 func (p *patientFS) calm(err error) {
@@ -115,10 +141,9 @@ const deadRetry = 20 * time.Millisecond
 // failRetry is how long calm waits.
 const failRetry = 20 * time.Millisecond
 
-func (p *patientFS) file(name string, open func() (vfs.File, error)) (vfs.File, error) {
+func (p *patientFS) file(w worth, open func() (vfs.File, error)) (vfs.File, error) {
 	var f vfs.File
-	vital := p.vital(name)
-	err := p.try(vital, func() (err error) {
+	err := p.try(w, func() (err error) {
 		f, err = open()
 		return err
 	})
@@ -128,25 +153,25 @@ func (p *patientFS) file(name string, open func() (vfs.File, error)) (vfs.File, 
 	if f == nil {
 		return &noFile{}, nil
 	}
-	return &patientFile{File: f, fs: p, vital: vital}, nil
+	return &patientFile{File: f, fs: p, worth: w}, nil
 }
 
 func (p *patientFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if strings.HasPrefix(p.FS.PathBase(name), markerPrefix) {
 		// The name of the manifest that the new marker names is durable before the marker can be.
-		if err := p.try(true, func() error { return disk.SyncDir(p.FS, p.FS.PathDir(name)) }); err != nil {
+		if err := p.try(vital, func() error { return disk.SyncDir(p.FS, p.FS.PathDir(name)) }); err != nil {
 			return nil, err
 		}
 	}
-	return p.file(name, func() (vfs.File, error) { return p.FS.Create(name, c) })
+	return p.file(p.worthOf(name, c), func() (vfs.File, error) { return p.FS.Create(name, c) })
 }
 
 func (p *patientFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	return p.file(name, func() (vfs.File, error) { return p.FS.OpenReadWrite(name, c, opts...) })
+	return p.file(p.worthOf(name, c), func() (vfs.File, error) { return p.FS.OpenReadWrite(name, c, opts...) })
 }
 
 func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	return p.file(newname, func() (vfs.File, error) { return p.FS.ReuseForWrite(oldname, newname, c) })
+	return p.file(p.worthOf(newname, c), func() (vfs.File, error) { return p.FS.ReuseForWrite(oldname, newname, c) })
 }
 
 func (p *patientFS) OpenDir(name string) (vfs.File, error) {
@@ -158,15 +183,15 @@ func (p *patientFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (p *patientFS) Link(oldname, newname string) error {
-	return p.try(false, func() error { return p.FS.Link(oldname, newname) })
+	return p.try(usual, func() error { return p.FS.Link(oldname, newname) })
 }
 
 func (p *patientFS) Rename(oldname, newname string) error {
-	return p.try(p.vital(newname), func() error { return p.FS.Rename(oldname, newname) })
+	return p.try(p.worthOf(newname, ""), func() error { return p.FS.Rename(oldname, newname) })
 }
 
 func (p *patientFS) MkdirAll(dir string, perm os.FileMode) error {
-	return p.try(false, func() error { return p.FS.MkdirAll(dir, perm) })
+	return p.try(usual, func() error { return p.FS.MkdirAll(dir, perm) })
 }
 
 func (p *patientFS) Remove(name string) error {
@@ -194,11 +219,11 @@ func (p *patientFS) Unwrap() vfs.FS { return p.FS }
 type patientFile struct {
 	vfs.File
 	fs    *patientFS
-	vital bool
+	worth worth
 }
 
 func (f *patientFile) Write(b []byte) (n int, err error) {
-	err = f.fs.try(f.vital, func() error {
+	err = f.fs.try(f.worth, func() error {
 		m, err := f.File.Write(b[n:])
 		n += m
 		return err
@@ -210,7 +235,7 @@ func (f *patientFile) Write(b []byte) (n int, err error) {
 }
 
 func (f *patientFile) WriteAt(b []byte, offset int64) (n int, err error) {
-	err = f.fs.try(f.vital, func() (err error) {
+	err = f.fs.try(f.worth, func() (err error) {
 		n, err = f.File.WriteAt(b, offset)
 		return err
 	})
@@ -230,7 +255,7 @@ func (f *patientFile) Preallocate(offset, length int64) error {
 
 // Close tells nothing of a file that is vital: what was written to it was synced, or the store has failed.
 func (f *patientFile) Close() error {
-	if err := f.File.Close(); !f.vital {
+	if err := f.File.Close(); f.worth != vital {
 		return err
 	}
 	return nil
@@ -273,5 +298,5 @@ func (f *patientFile) alive(sync func() error) error {
 	if f.fs.lost.Load() {
 		return nil
 	}
-	return f.fs.settle(f.vital, sync())
+	return f.fs.settle(f.worth, sync())
 }

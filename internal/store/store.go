@@ -39,7 +39,9 @@ type Options struct {
 	InverseLimit int64       // of the size of the inverse of one commit; 0: DefaultInverseLimit
 	// Beside is which commits are in the segment of the log that holds one, and the file for their inverses; "" while they are to be in the store. nil: there
 	// are no files.
-	Beside        func(id batchlog.ID) (commits batchlog.IDRange, file string)
+	Beside func(id batchlog.ID) (commits batchlog.IDRange, file string)
+	// Rationed reports whether what space there is on the disk belongs to what makes room, so that compactions wait; nil: it never does.
+	Rationed      func() bool
 	MemTableBytes int64 // after which changes are written to disk; what replay after a crash costs is some of these; 0: DefaultMemTableBytes
 	ValueBytes    int   // from which size on a value lies apart from its key; 0: DefaultValueBytes
 }
@@ -118,6 +120,7 @@ func Open(o Options) (*Store, error) {
 	s.undo.sizes = defaultInverseSizes
 	s.summed = &summedFS{FS: o.FS}
 	s.fs = newPatientFS(s.summed, func(err error) { s.fail(&fatalError{text: err.Error(), args: []any{err}}) })
+	s.fs.rationed = o.Rationed
 	s.quiet = newQuietFS(s.fs)
 	s.open.snapshots = map[*Snapshot]struct{}{}
 	s.staged.tables = map[[16]byte]*Tables{}
