@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 
 	"enginetest":       {"."},
 	"internal/crashfs": {},
-	"internal/simtest": {".", "enginetest", "internal/crashfs", "internal/taskstate", "local", "remote", "server", "task"},
+	"internal/simtest": {".", "enginetest", "internal/crashfs", "internal/taskstate", "local", "remote", "server", "task", "undo"},
 	"internal/tidy":    {},
 }
 
@@ -80,7 +80,7 @@ var modules = map[string][]string{
 	"internal/disk":    {vfs},
 	"internal/seglog":  {vfs},
 	"internal/blob":    {vfs},
-	"local":            {vfs},
+	"local":            {vfs, "golang.org/x/sys/unix"}, // the clock that nobody sets
 	"internal/crashfs": {vfs},
 	"internal/simtest": {vfs + "/...", "github.com/anishathalye/porcupine"},
 	"cmd/batchlog":     {vfs, "github.com/spf13/cobra", "github.com/spf13/pflag"},
