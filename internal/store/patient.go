@@ -64,9 +64,22 @@ func (p *patientFS) try(w worth, op func() error) error {
 			return p.settle(w, err)
 		}
 	}
-	p.waiting.Add(1)
-	defer p.waiting.Add(-1)
+	// What waits only for its turn is not waited for: who feeds the store goes on.
+	counted := false
+	defer func() {
+		if counted {
+			p.waiting.Add(-1)
+		}
+	}()
 	for {
+		if full := disk.Full(err); full != counted {
+			counted = full
+			if full {
+				p.waiting.Add(1)
+			} else {
+				p.waiting.Add(-1)
+			}
+		}
 		select {
 		case <-p.stopped:
 			p.lost.Store(true)
