@@ -2,7 +2,7 @@ package local
 
 import (
 	"context"
-	"sync"
+	"time"
 
 	"github.com/bytespace/batchlog"
 )
@@ -74,24 +74,25 @@ func (e *engine) tryHooked(ctx context.Context, in *batchlog.Proposal) (batchlog
 
 // PostCommit calls hook for every commit with ops in the subtree of s that is made from now on, in the order of ids, after the store has
 // applied it. It has a goroutine of its own and holds nobody up: a slow hook reads from the log what it has not come to, so
-// it misses nothing while the process lives and the log is kept. A panic is reported to the logger and costs that one
+// it misses nothing while the process lives and the log is kept. A panic, or a runtime.Goexit, is reported to the logger and costs that one
 // call. What must not be lost with the process is a task.
 //
-// remove returns when the last call has; the hook itself must not call it.
+// remove, and Close, return when the last call has. They wait five seconds at most: a hook that does not return by then, as it is blocked, or has itself
+// called one of them, is left behind, the logger is told of which space it is, and Close returns an error that says so. What it does with the database
+// after Close is an ErrClosed. No call begins after that.
 func (db *DB) PostCommit(s *batchlog.Space, hook func(c *batchlog.Commit)) (remove func()) {
 	e := db.engine
-	ctx, cancel := context.WithCancel(context.Background())
-	f := follower{db: db, space: s, hook: hook, next: e.log.Head() + 1, log: e.opts.Logger}
-	var once sync.Once
-	done := make(chan struct{})
-	e.wg.Go(func() {
-		defer close(done)
-		stop := context.AfterFunc(e.ctx, cancel)
-		defer stop()
-		f.followLoop(ctx)
-	})
+	ctx, cancel := context.WithCancel(e.ctx)
+	f := &follower{db: db, space: s, hook: hook, next: e.log.Head() + 1, log: e.opts.Logger, done: make(chan struct{})}
+	if !e.followers.add(f) {
+		cancel()
+		return func() {}
+	}
+	go f.followLoop(ctx, func() { e.followers.remove(f) })
 	return func() {
-		once.Do(cancel)
-		<-done
+		cancel()
+		patience := time.NewTimer(hookPatience)
+		defer patience.Stop()
+		_ = f.await(patience.C)
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -545,6 +547,177 @@ func TestPostCommitEnds(t *testing.T) {
 	}
 	if text := log.String(); !strings.Contains(text, "the first is one too many") || !strings.Contains(text, "commit=1") {
 		t.Errorf("the logger was told %q", text)
+	}
+}
+
+// A hook that calls Close, or removes itself, or is blocked, does not hold Close up for ever: it is left behind after a while, which the logger is told, with
+// its space, and Close returns.
+func TestPostCommitLeftBehind(t *testing.T) {
+	for name, c := range map[string]struct {
+		hook func(db *local.DB, remove func(), blocked chan struct{})
+		err  string // of Close, from outside
+	}{
+		"closes":  {func(db *local.DB, _ func(), _ chan struct{}) { _ = db.Close() }, "left behind"},
+		"removes": {func(_ *local.DB, remove func(), _ chan struct{}) { remove() }, ""},
+		"blocked": {func(_ *local.DB, _ func(), blocked chan struct{}) { <-blocked }, "left behind"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log logBuffer
+			db, err := local.Open("db", &local.Options{FS: vfs.NewMem(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := db.Space("the", "space")
+			blocked, ended, calls := make(chan struct{}), make(chan error, 1), 0
+			var remove func()
+			remove = db.PostCommit(s, func(*batchlog.Commit) {
+				calls++
+				c.hook(db, remove, blocked)
+				_, err := s.Put(context.Background(), batchlog.K("after"), nil)
+				ended <- err
+			})
+			if _, err := s.Put(t.Context(), batchlog.K(1), nil); err != nil {
+				t.Fatal(err)
+			}
+			if name == "removes" {
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(time.Second)
+			began := time.Now()
+			err = db.Close()
+			if took := time.Since(began); took > 6*time.Second || (c.err == "") != (err == nil) || err != nil && !(strings.Contains(err.Error(), c.err) && strings.Contains(err.Error(), "the/space")) {
+				t.Errorf("%s: Close returns %v after %s", name, err, took)
+			}
+			if text := log.String(); !strings.Contains(text, "space=the/space") || !strings.Contains(text, "left behind") {
+				t.Errorf("%s: the logger was told %q", name, text)
+			}
+			close(blocked)
+			if name != "removes" {
+				if err := <-ended; !errors.Is(err, batchlog.ErrClosed) {
+					t.Errorf("%s: written after Close: %v", name, err)
+				}
+			}
+			db.PostCommit(s, func(*batchlog.Commit) { t.Error("called after Close") })()
+			if calls != 1 {
+				t.Errorf("%s: %d calls", name, calls)
+			}
+		})
+	}
+}
+
+// A hook that ends its goroutine is called for the next commit all the same, and the logger is told.
+func TestPostCommitGoexit(t *testing.T) {
+	var log logBuffer
+	db, err := local.Open("db", &local.Options{FS: vfs.NewMem(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := db.Space("s")
+	seen := make(chan batchlog.ID, 10)
+	remove := db.PostCommit(s, func(c *batchlog.Commit) {
+		seen <- c.ID
+		if c.ID%2 == 0 {
+			runtime.Goexit()
+		}
+	})
+	for i := range 6 {
+		if _, err := s.Put(t.Context(), batchlog.K(i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want := batchlog.ID(1); want <= 6; want++ {
+		if got := <-seen; got != want {
+			t.Errorf("call for %d, want %d", got, want)
+		}
+	}
+	remove()
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); strings.Count(text, "runtime.Goexit") != 3 || !strings.Contains(text, "commit=4") || !strings.Contains(text, "space=s") {
+		t.Errorf("the logger was told %q", text)
+	}
+}
+
+// A pre-commit hook that ends its goroutine, which is its writer's, refuses the commit: nothing of it is there, and nothing of it is left.
+func TestPreCommitGoexit(t *testing.T) {
+	db := openMem(t)
+	s := db.Space("s")
+	remove := db.PreCommit(s, func(*batchlog.Tx, []batchlog.Op) error {
+		runtime.Goexit()
+		return nil
+	})
+	for name, write := range map[string]func() error{
+		"write": func() error {
+			b := batchlog.Batch{Token: "token"}
+			b.Put(s, batchlog.K("k"), nil)
+			_, err := db.Write(t.Context(), &b)
+			return err
+		},
+		"update": func() error {
+			_, err := db.Update(t.Context(), func(tx *batchlog.Tx) error {
+				tx.Put(s, batchlog.K("k"), nil)
+				return nil
+			})
+			return err
+		},
+	} {
+		ended := make(chan bool)
+		go func() {
+			returned := false
+			defer func() { ended <- returned }()
+			_ = write()
+			returned = true
+		}()
+		if <-ended {
+			t.Errorf("%s has returned", name)
+		}
+	}
+	remove()
+	if got := keys(t, s); got != "" {
+		t.Errorf("written: %s", got)
+	}
+	b := batchlog.Batch{Token: "token"}
+	b.Put(s, batchlog.K("k"), nil)
+	if id, err := db.Write(t.Context(), &b); id != 1 || err != nil {
+		t.Error(id, err)
+	}
+}
+
+// A hook whose reads others change all the time, and that takes its time, gets its commit through; writes of others are not held up.
+func TestHookLoses(t *testing.T) {
+	db := openMem(t)
+	s, hot, other := db.Space("s"), db.Space("hot"), db.Space("other")
+	tries := 0
+	db.PreCommit(s, func(tx *batchlog.Tx, _ []batchlog.Op) error {
+		if tries++; tries > 12 {
+			return errors.New("it takes no end")
+		}
+		if _, err := tx.Get(hot, batchlog.K("k")); err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+			return err
+		}
+		if tries <= 4 {
+			if _, err := hot.Put(t.Context(), batchlog.K("k"), nil); err != nil {
+				return err
+			}
+		}
+		_, err := other.Put(t.Context(), batchlog.K(tries), nil)
+		return err
+	})
+	for range 2 {
+		tries = 0
+		if _, err := s.Put(t.Context(), batchlog.K("k"), nil); err != nil {
+			t.Error(err)
+		}
+		tries = 0
+		if _, err := db.Update(t.Context(), func(tx *batchlog.Tx) error { // what its hooks read is protected as well
+			tx.Put(s, batchlog.K("l"), nil)
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ const (
 	undoName   = "undo"
 )
 
-// An engine puts the parts together. It owns one goroutine, trimLoop, and one for each post-commit hook.
+// An engine puts the parts together. It owns one goroutine, trimLoop; each post-commit hook has one of its own, see followers.
 type engine struct {
 	opts     Options
 	dir      string
@@ -62,12 +62,14 @@ type engine struct {
 	orphansSwept time.Time
 	roster       *roster.Roster
 
+	followers followers
+
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	closed atomic.Bool
-	once   sync.Once
-	err    error // of Close
+	ended  chan struct{} // closed when Close has ended
+	err    error         // of Close
 
 	flushing chan struct{} // held by who flushes: the others find it done
 	trimming chan struct{} // held by who trims
@@ -94,7 +96,7 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 			return nil, fmt.Errorf("directory of the database: %w", err)
 		}
 	}
-	e := &engine{opts: o, dir: dir, session: rand.Text(), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
+	e := &engine{opts: o, dir: dir, session: rand.Text(), ended: make(chan struct{}), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
 	e.clock = newClock(&e.opts)
 	e.backfill.hold.Store(math.MaxUint64)
 	e.chains.stages = map[*stage]struct{}{}
@@ -197,31 +199,42 @@ func (e *engine) replay() error {
 const replayPatience = 2 * time.Second
 
 // Close is as batchlog.Engine says. What was acknowledged is in the log; the store is made durable too, unless the
-// disk is full or has failed, so that the next Open has nothing to apply.
+// disk is full or has failed, so that the next Open has nothing to apply. It waits for what has its id to be written, for the backlog to be applied, which is
+// bounded, and hookPatience for post-commit hooks; never for functions of users, nor for who stands in line to write. Where the disk makes it long the logger is told.
 func (e *engine) Close() error {
-	e.once.Do(func() {
-		e.closed.Store(true)
-		e.stop()
-		e.wg.Wait()
-		e.trimming <- struct{}{} // it ends with e.ctx, as does the backfill
-		defer func() { <-e.trimming }()
-		e.backfill.Lock()
-		defer e.backfill.Unlock()
-		e.configuring <- struct{}{} // what is written after this, whoever opens the database next would not expect
-		defer func() { <-e.configuring }()
-		e.lines.Close()
-		if e.store.Failed() == nil && !e.store.NoSpace() {
-			if err := errors.Join(e.flush(context.Background(), e.store.Applied()), e.keepTaken(context.Background())); err != nil {
-				e.opts.Logger.Warn("store not made durable; the next open applies the rest of the log again", "err", err)
-			}
-		}
-		if err := e.clock.save(e.opts.FS, e.dir); err != nil {
-			e.opts.Logger.Warn("how much time has passed since it was last written down is not counted, should the machine start again", "err", err)
-		}
-		e.err = e.letGo()
+	if e.closed.Swap(true) {
+		<-e.ended
+		return e.err
+	}
+	defer close(e.ended)
+	slow := time.AfterFunc(closePatience, func() {
+		e.opts.Logger.Warn("closing takes long: what has its id is written, and applied to the store", "head", e.log.Head(), "applied", e.lines.Applied(), "backlog bytes", e.lines.Backlog())
 	})
+	defer slow.Stop()
+	e.stop()
+	left := e.followers.close()
+	e.wg.Wait()
+	e.trimming <- struct{}{} // it ends with e.ctx, as does the backfill
+	defer func() { <-e.trimming }()
+	e.backfill.Lock()
+	defer e.backfill.Unlock()
+	e.configuring <- struct{}{} // what is written after this, whoever opens the database next would not expect
+	defer func() { <-e.configuring }()
+	e.lines.Close()
+	if e.store.Failed() == nil && !e.store.NoSpace() {
+		if err := errors.Join(e.flush(context.Background(), e.store.Applied()), e.keepTaken(context.Background())); err != nil {
+			e.opts.Logger.Warn("store not made durable; the next open applies the rest of the log again", "err", err)
+		}
+	}
+	if err := e.clock.save(e.opts.FS, e.dir); err != nil {
+		e.opts.Logger.Warn("how much time has passed since it was last written down is not counted, should the machine start again", "err", err)
+	}
+	e.err = errors.Join(e.letGo(), left)
 	return e.err
 }
+
+// closePatience is how long Close may take before the logger is told.
+const closePatience = 5 * time.Second
 
 // letGo closes what is open.
 func (e *engine) letGo() error {

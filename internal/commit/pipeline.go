@@ -186,7 +186,7 @@ func (p *Pipeline) wake() {
 	}
 }
 
-// writeLoop commits what comes, a group at a time, until the pipeline is closed and the queue empty.
+// writeLoop commits what comes, a group at a time, until the pipeline is closed.
 func (p *Pipeline) writeLoop() {
 	defer close(p.written)
 	for {
@@ -201,7 +201,7 @@ func (p *Pipeline) writeLoop() {
 	}
 }
 
-// take waits for proposals and takes all that may be taken. It returns nil when the pipeline is closed and none is left.
+// take waits for proposals and takes all that may be taken. It returns nil when the pipeline is closed: what waits is refused.
 func (p *Pipeline) take() []*request {
 	for {
 		p.settle()
@@ -212,28 +212,19 @@ func (p *Pipeline) take() []*request {
 		}
 		closed := p.mu.closed
 		p.mu.Unlock()
-		group := p.choose(queue)
 		if closed {
-			p.refuseHeld()
-		}
-		if len(group) > 0 {
-			return group
-		}
-		if closed {
+			for _, r := range append(queue, p.held...) {
+				if r.begin() {
+					r.answer(0, batchlog.ErrClosed)
+				}
+			}
 			return nil
+		}
+		if group := p.choose(queue); len(group) > 0 {
+			return group
 		}
 		<-p.ready
 	}
-}
-
-// refuseHeld answers what waits for others when the pipeline is closed.
-func (p *Pipeline) refuseHeld() {
-	for _, r := range p.held {
-		if r.begin() {
-			r.answer(0, batchlog.ErrClosed)
-		}
-	}
-	p.held = nil
 }
 
 // settle lets other goroutines run for as long as the queue grows by it: who was just answered writes again, and a
@@ -275,6 +266,10 @@ func (p *Pipeline) commitGroup(group []*request) {
 		if !r.begin() {
 			continue // its caller has left
 		}
+		if p.closing() { // what has its id runs to the end, and no more: Close is not to wait for all who happen to stand in line
+			r.answer(0, batchlog.ErrClosed)
+			continue
+		}
 		err := p.validate(r)
 		if err == errAgain { //nolint:errorlint // the very one
 			p.again = append(p.again, r)
@@ -293,6 +288,16 @@ func (p *Pipeline) commitGroup(group []*request) {
 	}
 	clear(p.again)
 	p.again = p.again[:0]
+}
+
+// closing reports whether Close was called.
+func (p *Pipeline) closing() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // refuse answers a request that was taken in a group, and comes to nothing.
@@ -381,8 +386,8 @@ func (p *Pipeline) note(err error) {
 	}
 }
 
-// Close answers what is under way, ends what waits with ErrClosed, and waits until the store has applied everything that
-// is durable, or can't. A second Close does nothing.
+// Close answers what has its id, ends what waits with ErrClosed, whole groups of it included, and waits until the store has applied everything that
+// is durable, or can't: that is the group that is written, and BacklogBytes at most. A second Close does nothing.
 func (p *Pipeline) Close() {
 	p.mu.Lock()
 	closed := p.mu.closed

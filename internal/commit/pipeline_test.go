@@ -375,6 +375,40 @@ func TestCloseInFlight(t *testing.T) {
 	}) // the bubble does not end while a goroutine of it is left
 }
 
+// Close waits for what has its id, and not for all who stood in line when it was called: these are refused.
+func TestCloseRefusesTheLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l, s := newFakeLog(t), newFakeStore(t)
+		l.room = 1 // each is synced by itself, as large ones are
+		b := newBlocker()
+		l.syncing = b.wait
+		p := newLine(t, l, s)
+		first := p.commit(t.Context(), propose(put("first")))
+		<-b.entered
+		var line []<-chan result
+		for range 50 {
+			line = append(line, p.commit(t.Context(), propose(put("k"))))
+		}
+		synctest.Wait()
+		l.syncing = func([]batchlog.Record) error { time.Sleep(time.Second); return nil }
+		b.release()
+		time.Sleep(2500 * time.Millisecond) // all are in one group, of which the third is synced
+		began := time.Now()
+		p.Close()
+		check(t, "closed", time.Since(began), 1500*time.Millisecond) // that sync, and that of the one behind it
+		check(t, "first", <-first, result{1, nil})
+		refused := 0
+		for _, c := range line {
+			if r := <-c; r.err != nil {
+				wantErr(t, "in line", r.err, batchlog.ErrClosed)
+				refused++
+			}
+		}
+		check(t, "durable", int(l.Head())+refused, 51)
+		check(t, "head", l.Head(), 5)
+	})
+}
+
 // Close does not wait for a store that is full or has failed, only for one that is slow.
 func TestCloseWithBlockedStore(t *testing.T) {
 	broken := errors.New("broken")
