@@ -115,7 +115,8 @@ func (db *DB) Status(ctx context.Context) (Status, error) {
 	return Status{Head: head}, err
 }
 
-// Close ends all that waits or follows with ErrClosed and closes the database. It is safe to call it twice.
+// Close ends all that waits or follows with ErrClosed, writes that have no id yet included, and closes the database. It waits for what has its id, not for functions of
+// users. It is safe to call it twice.
 func (db *DB) Close() error { return db.engine.Close() }
 
 // Owns returns why s can't be used with db, or nil. It is for packages that extend the database.

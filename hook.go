@@ -208,7 +208,7 @@ type hookRun struct {
 	passed  []*Space   // of the hooks that were called
 	running *boundHook // nil between calls
 	edited  bool       // an op was dropped or changed: the bytes must be made anew
-	stale   bool       // what tx reads does not show that yet
+	stale   bool       // what tx reads does not show all ops as they are
 	rebuilt int        // how often all that it reads was made anew
 	room    int        // for what hooks add, in bytes of memory
 	own     int        // ops that are not added
@@ -237,16 +237,14 @@ func (r *hookRun) take(chain []*Space) error {
 			return err
 		}
 		rest = next
-		if r.bytes == 0 { // the proposal's; hooks' own writes are there already
-			if r.index.find(key) != nil { // a hook may keep it, the writer may use its memory again
-				key, value = r.kept.copy(key), r.keep(kind, value)
-			}
-			r.tx.own.apply(kind, key, value)
+		if r.bytes == 0 && r.index.find(key) != nil { // the proposal's: a hook may keep it, the writer may use its memory again
+			key, value = r.kept.copy(key), r.keep(kind, value)
 		}
 		r.ops = append(r.ops, hookOp{kind: kind, key: key, value: value, chain: chain})
 	}
 	if r.bytes == 0 {
 		r.own, r.ownSize = r.tx.batch.proposal.Count, len(r.tx.batch.proposal.Ops)
+		r.stale = true // a hook that reads nothing does without
 	}
 	r.bytes = len(r.tx.batch.proposal.Ops)
 	return nil

@@ -115,7 +115,6 @@ func (c *hookedChain) run() error {
 	tx := &Tx{ctx: c.ctx, db: c.hooks.db, snap: c.snap, reads: c.reads}
 	run := &hookRun{tx: tx, index: c.index, chained: c.count, before: c.added.fork(), room: c.room}
 	tx.hooks = run
-	tx.own = c.added.fork()
 	tx.batch.proposal = Proposal{Ops: slices.Clip(c.piece), Count: c.count}
 	if err := run.take(nil); err != nil {
 		return err

@@ -2,6 +2,7 @@ package batchlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -83,7 +84,7 @@ func TestOverlay(t *testing.T) {
 		step := func(s *scan) (over bool) {
 			key, value, err := s.merged.next()
 			if err != nil {
-				if err != io.EOF || len(s.want) != 0 {
+				if !errors.Is(err, io.EOF) || len(s.want) != 0 {
 					t.Fatalf("seed %d: a scan ends with %v before %q", seed, err, s.want)
 				}
 				return true

@@ -151,7 +151,7 @@ func (tx *Tx) added() bool {
 		return false
 	}
 	tx.hooks.bound()
-	return tx.batch.err == nil
+	return tx.batch.err == nil && !tx.hooks.stale
 }
 
 // SetLabel sets a label of the commit. See [Batch].

@@ -210,7 +210,7 @@ func testUpdateCancelled(t *testing.T, open Open) {
 			cancel()
 		}
 		_, _ = tx.Get(s, batchlog.K("k"))
-		if tries <= 4 { // alone, this one would wait for itself
+		if tries <= 4 { // protected, it would wait for itself
 			if _, err := s.Put(t.Context(), batchlog.K("k"), nil); err != nil {
 				return err
 			}

@@ -10,11 +10,12 @@ import (
 // PreCommit binds a hook to the subtree of s. It is called before a commit with ops there exists, with a transaction and those
 // ops. It may read; add ops anywhere with tx, which set off the hooks there; [batchlog.Tx.Drop] ops that it was given
 // or [batchlog.Tx.Replace] their values; or return an error, best from [batchlog.Refuse], to refuse the commit: then nothing
-// is written, later hooks are not called, and the writer gets a *batchlog.HookError. A panic refuses too.
+// is written, later hooks are not called, and the writer gets a *batchlog.HookError. A panic refuses too; a runtime.Goexit ends the writer's
+// goroutine, as the hook runs in it, and nothing is written. What it is given stays as it is, and may be kept.
 //
 // What a hook reads is validated with the commit, so a check that it makes (a unique index, a foreign key, a balance) still holds
 // when the commit gets its id. Hooks of different commits run side by side in their writers' goroutines; a slow one delays nobody
-// else. On a conflict they are called again: a hook must have no effects outside of tx.
+// else, but for commits that touch what it has read, when it has lost to them some times; see [batchlog.Persist]. On a conflict they are called again: a hook must have no effects outside of tx.
 //
 // Hooks of outer spaces come first, those of one space in the order of PreCommit. Commits that begin after remove returns do not
 // meet the hook any more. A space of another database is a panic, as it is a mistake of the program.

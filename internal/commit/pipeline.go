@@ -7,6 +7,8 @@
 // some hundred commits at a time. Between them stands a bounded backlog: when the store falls behind by
 // [BacklogBytes], writers wait.
 //
+// No code of users runs here, and what one proposal can make the write loop do is bounded. A transaction that keeps losing is helped by [Pipeline.Protect].
+//
 // Log and store are its own small interfaces, so that it can be tested without either.
 package commit
 

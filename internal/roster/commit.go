@@ -38,9 +38,9 @@ func (r *Roster) Commit(ctx context.Context, p *batchlog.Proposal, commit func(c
 	}
 }
 
-// errYield ends the wait of a commit that has the turn of its task, as one that runs alone wants it: the engine holds all others back for
-// that one, so the first would never get through.
-var errYield = errors.New("a transaction that runs alone comes first")
+// errYield ends the wait of a commit that has the turn of its task, as one with a ticket wants it: the engine may hold the first back for
+// that one, so neither would get through before the ticket's time is over.
+var errYield = errors.New("a transaction whose reads are protected comes first")
 
 // urge has who has the turn, or gets it before done is called, give it back if its commit has to wait.
 func (e *entry) urge() (done func()) {

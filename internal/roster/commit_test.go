@@ -16,8 +16,8 @@ type headEngine struct {
 
 func (e headEngine) Head(context.Context) (batchlog.ID, error) { return e.head, nil }
 
-// A commit that has the turn of its task and is held back by one that runs alone, which wants the turn, gives it back, and comes after it.
-func TestAloneGetsTheTurn(t *testing.T) {
+// A commit that has the turn of its task and is held back for one with a ticket, which wants the turn, gives it back, and comes after it.
+func TestTicketGetsTheTurn(t *testing.T) {
 	r := New(batchlog.New(nil), headEngine{head: 10}, nil)
 	e := r.entry("t")
 	e.known, e.fences = true, map[uint64]struct{}{1: {}}
@@ -40,8 +40,8 @@ func TestAloneGetsTheTurn(t *testing.T) {
 		done <- err
 	}()
 	<-waiting
-	alone := &batchlog.Proposal{Ticket: 1, Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 3}}
-	if id, err := r.Commit(t.Context(), alone, func(context.Context, *batchlog.Proposal) (batchlog.ID, error) { return 7, nil }); id != 7 || err != nil {
+	urgent := &batchlog.Proposal{Ticket: 1, Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 3}}
+	if id, err := r.Commit(t.Context(), urgent, func(context.Context, *batchlog.Proposal) (batchlog.ID, error) { return 7, nil }); id != 7 || err != nil {
 		t.Fatal(id, err)
 	}
 	close(released)

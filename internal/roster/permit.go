@@ -10,7 +10,7 @@ import (
 // Permit returns an ErrPermission if p has ops in a space that another task derives. A write that is under way while a task is
 // registered may still come through, as one from before.
 func (r *Roster) Permit(ctx context.Context, p *batchlog.Proposal) error {
-	if p.Task == nil && p.Ticket == 0 { // a task, or who runs alone, may be what the change waits for
+	if p.Task == nil && p.Ticket == 0 { // a task, or who has a ticket, may be what the change waits for
 		if err := r.upToDate(ctx); err != nil {
 			return err
 		}
