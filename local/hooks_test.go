@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/local"
@@ -490,10 +491,17 @@ func TestHookLoses(t *testing.T) {
 		if _, err := tx.Get(hot, batchlog.K("k")); err != nil && !errors.Is(err, batchlog.ErrNotFound) {
 			return err
 		}
-		if tries <= 4 {
-			if _, err := hot.Put(t.Context(), batchlog.K("k"), nil); err != nil {
+		written := make(chan error, 1)
+		go func() {
+			_, err := hot.Put(context.WithoutCancel(t.Context()), batchlog.K("k"), nil)
+			written <- err
+		}()
+		select {
+		case err := <-written:
+			if err != nil {
 				return err
 			}
+		case <-time.After(50 * time.Millisecond): // it is held, as what this has read is protected
 		}
 		_, err := other.Put(t.Context(), batchlog.K(tries), nil)
 		return err

@@ -165,7 +165,9 @@ func TestProtectRefused(t *testing.T) {
 		_, _, err := p.Protect(t.Context(), 0, reading(0, []string{"k"}).Reads)
 		wantErr(t, "protect", err, batchlog.ErrNoSpace)
 		s.full.Store(false)
+		began := time.Now()
 		mustCommit(t, p, propose(put("k")))
+		check(t, "waited", time.Since(began), time.Duration(0))
 		_, release := p.protect(t, 0, "k")
 		held, asked := p.commit(t.Context(), propose(put("k"))), p.asking(t.Context(), "k")
 		synctest.Wait()
@@ -191,7 +193,9 @@ func TestProtectionsDoNotWaitForEachOther(t *testing.T) {
 		if !pending(held) {
 			t.Error("the younger one went by")
 		}
+		began := time.Now()
 		mustCommit(t, p, with(old, propose(put("b"))))
+		check(t, "the older one waited", time.Since(began), time.Duration(0))
 		tx := reading(base, []string{"b"})
 		_, err := p.Commit(t.Context(), with(young, tx))
 		wantErr(t, "the younger one", err, batchlog.ErrConflict)
@@ -217,6 +221,20 @@ func TestProtectedGetsThrough(t *testing.T) {
 		mustCommit(t, p, with(ticket, reading(0, []string{"k"})))
 		_, err := p.Commit(t.Context(), with(ticket, reading(0, []string{"k", "more"}))) // what is not protected is compared
 		wantErr(t, "more", err, batchlog.ErrConflict)
+	})
+}
+
+// A ticket says nothing of what came before what was read was protected.
+func TestProtectedTooLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l, s := newFakeLog(t), newFakeStore(t)
+		p := newLine(t, l, s)
+		mustCommit(t, p, propose(put("k")))
+		ticket, release := p.protect(t, 0, "k")
+		defer release()
+		_, err := p.Commit(t.Context(), with(ticket, reading(0, []string{"k"})))
+		wantErr(t, "read before", err, batchlog.ErrConflict)
+		mustCommit(t, p, with(ticket, reading(1, []string{"k"})))
 	})
 }
 
