@@ -218,7 +218,7 @@ func (f *fold) applyScratch(records []batchlog.Record) error {
 	if f.scratch.NoSpace() {
 		return fmt.Errorf("scratch store: %w", batchlog.ErrNoSpace)
 	}
-	return f.scratch.Apply(records[f.scratch.Applied()+1-records[0].ID:])
+	return f.scratch.ApplyBounded(f.ctx, records[f.scratch.Applied()+1-records[0].ID:])
 }
 
 // The values of the scratch store: what the last op on a key was. Where the log is complete nothing stands for a key that was deleted.

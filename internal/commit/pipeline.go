@@ -427,29 +427,3 @@ func (p *Pipeline) Backlog() int64 { return p.applier.bytes() }
 
 // BacklogLimit is the size of the backlog at which writers wait, in bytes.
 func (p *Pipeline) BacklogLimit() int64 { return BacklogBytes }
-
-// Replay applies the commits of log that store doesn't have yet. progress, if not nil, is told how far it is.
-func Replay(ctx context.Context, log Log, store Store, progress func(applied, head batchlog.ID)) error {
-	head := log.Head()
-	if store.Applied() >= head {
-		return nil
-	}
-	r, err := log.Reader(batchlog.LogOptions{From: batchlog.After(store.Applied()), Until: head, Brief: true})
-	if err != nil {
-		return fmt.Errorf("replay the log: %w", err)
-	}
-	defer r.Close()
-	for store.Applied() < head {
-		records, _, err := r.Next(ctx)
-		if err != nil {
-			return fmt.Errorf("replay the log from commit %d: %w", store.Applied()+1, err)
-		}
-		if err := store.Apply(records); err != nil {
-			return err
-		}
-		if progress != nil {
-			progress(store.Applied(), head)
-		}
-	}
-	return nil
-}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 
 	"github.com/bytespace/batchlog"
@@ -67,6 +68,11 @@ func TestReplayErrors(t *testing.T) {
 			}
 		}, broken, 2},
 		{"end too early", func(l *fakeLog, _ *fakeStore) { l.reading = func(batchlog.ID) error { return io.EOF } }, io.EOF, 0},
+		{"a record with other ops than it says", func(l *fakeLog, _ *fakeStore) { l.mu.records[2].Count++ }, batchlog.ErrCorrupt, 2},
+		{"a record with more ops than it says", func(l *fakeLog, _ *fakeStore) { l.mu.records[1].Count = 0 }, batchlog.ErrCorrupt, 0},
+		{"the store ends the goroutine", func(_ *fakeLog, s *fakeStore) {
+			s.applying = func([]batchlog.Record) error { runtime.Goexit(); return nil }
+		}, errStopped, 0},
 		{"second apply", func(_ *fakeLog, s *fakeStore) {
 			s.applying = func(r []batchlog.Record) error {
 				if r[0].ID > 1 {

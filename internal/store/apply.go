@@ -117,11 +117,10 @@ func (s *Store) Load(ops []byte, count int) error {
 	b := s.db.NewBatch()
 	data := append(b.Repr(), ops...)
 	binary.LittleEndian.PutUint32(data[batchCount:], uint32(count))
-	err := b.SetRepr(data)
-	if err == nil {
-		err = s.write(b)
+	if err := b.SetRepr(data); err != nil {
+		return errors.Join(err, b.Close())
 	}
-	return errors.Join(err, b.Close())
+	return s.writeAside(b)
 }
 
 // fill makes b the changes of records. Their bytes are taken over as they are: ops are encoded as Pebble encodes them.
@@ -164,9 +163,39 @@ func fill(b *pebble.Batch, records []batchlog.Record, x *extra) (size int, err e
 }
 
 // write makes the changes of a batch. All that is not in tables comes this way.
+//
+// Where Pebble can't go on it ends the goroutine that this is called in, see pebbleLogger. The applier's may end; who else calls it calls writeAside.
 func (s *Store) write(b *pebble.Batch) error {
 	s.memory.grow(int64(b.Len()))
 	return s.db.Apply(b, pebble.NoSync)
+}
+
+// writeAside is write in a goroutine of its own, which closes the batch.
+func (s *Store) writeAside(b *pebble.Batch) error {
+	return s.aside(func() error { return errors.Join(s.write(b), b.Close()) })
+}
+
+// aside calls do in a goroutine of its own, and returns also if Pebble ends that, or never returns because it can't go on.
+func (s *Store) aside(do func() error) error {
+	if err := s.Failed(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		defer close(done)
+		result <- do()
+	}()
+	ended := s.ends(done)
+	select {
+	case err := <-result:
+		return err
+	default:
+	}
+	if err := s.Failed(); err != nil || !ended {
+		return err
+	}
+	return errors.New("batchlog: bug: a call of the store ended without a result")
 }
 
 func appendSet(dst, key, value []byte) []byte {
@@ -209,9 +238,11 @@ func (s *Store) ForgetTokens(oldest batchlog.ID) error {
 		b := s.db.NewBatch()
 		n, err := s.forgetSome(b, oldest, some)
 		if err == nil && n > 0 {
-			err = s.write(b)
+			err = s.writeAside(b)
+		} else {
+			err = errors.Join(err, b.Close())
 		}
-		if err = errors.Join(err, b.Close()); err != nil {
+		if err != nil {
 			return fmt.Errorf("forget tokens: %w", err)
 		}
 		if n < some {

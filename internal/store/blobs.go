@@ -175,18 +175,17 @@ func (s *Store) BlobUsed(hash [blobHash]byte) (used bool, err error) {
 }
 
 // ForgetBlob forgets a blob that nothing refers to.
-func (s *Store) ForgetBlob(hash [blobHash]byte) (err error) {
+func (s *Store) ForgetBlob(hash [blobHash]byte) error {
 	if !s.use.enter() {
 		return batchlog.ErrClosed
 	}
 	defer s.use.leave()
 	b := s.db.NewBatch()
-	defer func() { err = errors.Join(err, b.Close()) }()
 	low := blobRefKey(hash, nil)
 	if err := errors.Join(b.Delete(blobKey(hash), nil), b.DeleteRange(low, append(low[:len(low):len(low)], 0xff), nil)); err != nil {
-		return err
+		return errors.Join(err, b.Close())
 	}
-	return s.write(b)
+	return s.writeAside(b)
 }
 
 // OldestSnapshot is the least id that an open snapshot shows; what the store has applied if none is open.

@@ -288,6 +288,49 @@ func TestFailsWhileApplying(t *testing.T) {
 	within(t, 3*time.Second, "Close", func() { _ = s.Close() })
 }
 
+// Where Pebble can't go on in the midst of a call of ours, as with a batch that has other ops than it says, the call is an error, and so is each later one: neither ends
+// the goroutine of its caller, nor keeps it waiting.
+func TestFailsInCall(t *testing.T) {
+	rs := newMaker(8).records(20, 500)
+	rs[3] = withToken(rs[3], "token")
+	forget := map[string]func(s *Store) error{
+		"ForgetTokens":   func(s *Store) error { return s.ForgetTokens(10) },
+		"ForgetInverses": func(s *Store) error { return s.ForgetInverses(10) },
+		"ForgetBlob":     func(s *Store) error { return s.ForgetBlob([32]byte{1}) },
+		"Load":           func(s *Store) error { return s.Load(rs[0].Ops, rs[0].Count) },
+		"MoveInverses":   func(s *Store) error { return s.MoveInverses(t.Context(), batchlog.IDRange{First: 1, Last: 5}, "file") },
+		"ApplyBounded":   func(s *Store) error { return s.ApplyBounded(t.Context(), rs[10:12]) },
+		"Close":          func(s *Store) error { _ = s.Close(); return errors.New("closed") },
+	}
+	for name, call := range forget {
+		s := open(t, vfs.NewMem(), 0)
+		apply(t, s, rs[:10]...)
+		ended := make(chan error, 2)
+		go func() { // not of the test: else that would end as if all were well
+			err := errors.New("the caller's goroutine was ended")
+			defer func() { ended <- err }()
+			if err = s.Load(rs[0].Ops, rs[0].Count+1); err == nil {
+				err = errors.New("a batch with a wrong count was taken")
+				return
+			}
+			if s.Failed() == nil || !errors.Is(err, s.Failed()) {
+				return
+			}
+			err = nil
+		}()
+		within(t, 20*time.Second, "Load", func() {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+		within(t, 20*time.Second, name, func() {
+			if err := call(s); err == nil {
+				t.Errorf("%s: no error of a store that has failed", name)
+			}
+		})
+	}
+}
+
 // Background work that fails otherwise is tried again, and the failure is told.
 func TestTrouble(t *testing.T) {
 	f := &fault{kind: writes, path: ".sst", err: syscall.EIO}

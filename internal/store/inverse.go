@@ -456,10 +456,9 @@ func (s *Store) ForgetInverses(oldest batchlog.ID) (err error) {
 	}
 	defer s.use.leave()
 	b := s.db.NewBatch()
-	defer func() { err = errors.Join(err, b.Close()) }()
 	rows, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{0, inverseRowTag}, UpperBound: inverseRowKey(oldest)})
 	if err != nil {
-		return readError(err)
+		return errors.Join(readError(err), b.Close())
 	}
 	for ok := rows.First(); ok; ok = rows.Next() {
 		if value, verr := rows.ValueAndErr(); verr != nil {
@@ -473,7 +472,7 @@ func (s *Store) ForgetInverses(oldest batchlog.ID) (err error) {
 		b.DeleteRange(inversePartKey(0, 0), inversePartKey(oldest, 0), nil),
 		b.DeleteRange(tooLargeKey(0), tooLargeKey(oldest), nil))
 	if err != nil {
-		return fmt.Errorf("forget inverses: %w", err)
+		return fmt.Errorf("forget inverses: %w", errors.Join(err, b.Close()))
 	}
-	return s.write(b)
+	return s.writeAside(b)
 }

@@ -396,20 +396,9 @@ func (s *Store) applyTables(r *batchlog.Record, inverse chainInverse) error {
 	return nil
 }
 
-// ingest takes in tables, in a goroutine of its own: where Pebble can't go on it ends the one that it runs in, see pebbleLogger.
+// ingest takes in tables.
 func (s *Store) ingest(tables []string) error {
-	var err error
-	done := make(chan struct{})
-	ended := false
-	go func() {
-		defer close(done)
-		err = s.db.Ingest(context.Background(), tables)
-		ended = true
-	}()
-	if !s.ends(done) || !ended {
-		return s.Failed()
-	}
-	return err
+	return s.aside(func() error { return s.db.Ingest(context.Background(), tables) })
 }
 
 // forget removes what is left of tables that were applied, and the directory around theirs if they were the last in it. What can't be removed
