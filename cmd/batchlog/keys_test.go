@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bytespace/batchlog"
 )
 
 func TestPutGetDel(t *testing.T) {
@@ -29,6 +31,26 @@ func TestPutGetDel(t *testing.T) {
 	equal(t, "get after a second write with the token", c.must("get", "users", "t"), "1")
 	equal(t, "negative key", c.must("put", "n", "--", "-5", "-x"), "commit 7\n")
 	equal(t, "negative key read", c.must("get", "n", "--", "-5"), "-x")
+}
+
+// In a database that a command makes a large value is a blob, and is read as any other.
+func TestPutLarge(t *testing.T) {
+	c := newCLI(t)
+	large := strings.Repeat("0123456789abcdef", newBlobBytes/16)
+	c.feed(large[1:], "put", "files", "below")
+	c.feed(large, "put", "files", "from")
+	for key, want := range map[string]string{"below": large[1:], "from": large} {
+		if got := c.must("get", "files", key); got != want {
+			t.Errorf("%s: %d bytes, want %d", key, len(got), len(want))
+		}
+	}
+	c.open(func(db *batchlog.DB) {
+		for e, err := range db.Space("files").Scan(t.Context(), batchlog.Range{}, batchlog.BlobRefs()) {
+			if err != nil || (e.Blob != nil) != (e.Key.String() == `"from"`) {
+				t.Error(e.Key, e.Blob, err)
+			}
+		}
+	})
 }
 
 func TestGetWaits(t *testing.T) {

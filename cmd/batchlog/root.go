@@ -137,12 +137,16 @@ func (a *app) withDB(create bool, fn func(db *local.DB) error) (err error) {
 	return fn(db)
 }
 
+// newBlobBytes is from which size on values are blobs in a database that a command makes: a larger one would be read with its segment each time that a
+// command opens the database.
+const newBlobBytes = 1 << 20
+
 // openDB opens the database in dir. After a crash that may take a while, which a meter shows.
 func (a *app) openDB(dir string, create bool) (*local.DB, error) {
 	var m *meter
 	defer func() { m.end() }()
 	first := batchlog.ID(0)
-	db, err := local.Open(dir, &local.Options{MustExist: !create, Progress: func(applied, head batchlog.ID) {
+	db, err := local.Open(dir, &local.Options{MustExist: !create, Log: batchlog.LogConfig{BlobBytes: newBlobBytes}, Progress: func(applied, head batchlog.ID) {
 		if m == nil {
 			first = applied
 			m = a.meters()("apply the log", "commits", int64(head-first))
