@@ -24,7 +24,7 @@ func TestCrash(t *testing.T) {
 			syncRoot(t, fs)
 			for range 4 {
 				o := testOptions(fs, 0)
-				o.MemTableBytes, o.ValueBytes = smallMemTable<<rng.IntN(3), 10<<rng.IntN(14)
+				o.MemTableBytes = smallMemTable << rng.IntN(3)
 				s, err := Open(o)
 				if err != nil {
 					t.Fatal(err)

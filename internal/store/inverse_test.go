@@ -229,7 +229,7 @@ func openUndoOther(t *testing.T, fs vfs.FS, rng *rand.Rand) *Store {
 	t.Helper()
 	o := testOptions(fs, 0)
 	o.MemTableBytes = smallMemTable << (2 * rng.IntN(6))
-	o.CacheBytes, o.ValueBytes = 1<<(10+rng.IntN(12)), 1<<rng.IntN(18)
+	o.CacheBytes = 1 << (10 + rng.IntN(12))
 	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -50,10 +49,7 @@ func (s *Store) NewTables(dir string) *TableWriter {
 
 func (s *Store) tableOptions() sstable.WriterOptions {
 	o := &pebble.Options{FormatMajorVersion: pebble.FormatNewest}
-	for i := range o.Levels {
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-		o.Levels[i].BlockSizeThreshold = 1 // no large value in a block with the keys before it: here values don't lie apart
-	}
+	setTables(o)
 	o.EnsureDefaults()
 	const lowest = 6
 	opts := o.MakeWriterOptions(lowest, s.db.TableFormat())
