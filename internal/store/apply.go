@@ -273,9 +273,9 @@ func (s *Store) forgetSome(b *pebble.Batch, oldest batchlog.ID, some int) (n int
 			err = s.forgetToken(b, string(key[len(low)+8:]), batchlog.ID(binary.BigEndian.Uint64(key[len(low):])))
 		}
 		if err != nil {
-			return n, errors.Join(err, it.Close())
+			return n, errors.Join(err, readError(it.Close()))
 		}
 		n++
 	}
-	return n, errors.Join(it.Error(), it.Close())
+	return n, errors.Join(readError(it.Error()), readError(it.Close()))
 }

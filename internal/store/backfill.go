@@ -32,7 +32,7 @@ func (s *Store) CopyInverses(ctx context.Context, from *Store, row batchlog.IDRa
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = errors.Join(err, readError(it.Close())) }()
 	some := int(s.chainBatchBytes()) // bytes written at once
 	b := s.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
@@ -70,7 +70,7 @@ func (s *Store) CopyInverses(ctx context.Context, from *Store, row batchlog.IDRa
 			return err
 		}
 	}
-	err = it.Error()
+	err = readError(it.Error())
 	if !slices.ContainsFunc(rows, func(r batchlog.IDRange) bool { return r.First <= row.First && row.Last <= r.Last }) { // else it must stay as it is
 		err = errors.Join(err, b.Set(inverseRowKey(row.First), idBytes(row.Last), nil))
 	}

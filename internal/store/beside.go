@@ -37,11 +37,11 @@ func (s *Store) FirstInverse(id batchlog.ID) (first batchlog.ID, err error) {
 	if it.First() {
 		b, err := iterBlock(it)
 		if err != nil {
-			return 0, errors.Join(err, it.Close())
+			return 0, errors.Join(err, readError(it.Close()))
 		}
 		first = max(id, b.first)
 	}
-	return first, errors.Join(readError(it.Error()), it.Close())
+	return first, errors.Join(readError(it.Error()), readError(it.Close()))
 }
 
 // MoveInverses moves the inverses of commits from the store to the file beside their segment, which may have some of them. The store has applied them
@@ -87,10 +87,10 @@ func (s *Store) checkBeside(file string) error {
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		if _, err := it.ValueAndErr(); err != nil {
-			return errors.Join(err, it.Close())
+			return errors.Join(err, readError(it.Close()))
 		}
 	}
-	return errors.Join(it.Error(), it.Close())
+	return errors.Join(readError(it.Error()), readError(it.Close()))
 }
 
 // writeParts writes the parts of large inverses. Those that are in both are the same.
@@ -254,7 +254,7 @@ func (s *Store) keepRest(batch *pebble.Batch, commits batchlog.IDRange) error {
 			err = batch.Set(key, value, nil)
 		}
 	}
-	return errors.Join(err, readError(it.Error()), it.Close())
+	return errors.Join(err, readError(it.Error()), readError(it.Close()))
 }
 
 // encodeBlock is a block of inverses of commits from first on.
@@ -285,14 +285,14 @@ func (s *Store) bothIters(file string, low, high []byte) (its []*pebble.Iterator
 
 func closeAll(its []*pebble.Iterator) (err error) {
 	for _, it := range its {
-		err = errors.Join(err, it.Close())
+		err = errors.Join(err, readError(it.Close()))
 	}
 	return err
 }
 
 func iterErrors(its []*pebble.Iterator) (err error) {
 	for _, it := range its {
-		err = errors.Join(err, it.Error())
+		err = errors.Join(err, readError(it.Error()))
 	}
 	return err
 }
@@ -407,7 +407,7 @@ func (s *Store) besidePart(id batchlog.ID, n uint32) ([]byte, error) {
 		value, err = it.ValueAndErr()
 		value = slices.Clone(value)
 	}
-	if err = damagedBeside(file, errors.Join(err, it.Error(), it.Close())); err == nil && !found {
+	if err = damagedBeside(file, errors.Join(err, readError(it.Error()), readError(it.Close()))); err == nil && !found {
 		err = batchlog.ErrNotFound
 	}
 	return value, err

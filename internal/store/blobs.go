@@ -126,10 +126,10 @@ func (s *Store) Blobs(visit func(hash [blobHash]byte, size int64, last batchlog.
 			err = visit([blobHash]byte(it.Key()[2:]), int64(binary.BigEndian.Uint64(value[8:])), batchlog.ID(binary.BigEndian.Uint64(value)))
 		}
 		if err != nil {
-			return errors.Join(err, it.Close())
+			return errors.Join(err, readError(it.Close()))
 		}
 	}
-	return errors.Join(it.Error(), it.Close())
+	return errors.Join(readError(it.Error()), readError(it.Close()))
 }
 
 // BlobLast is the newest commit that has referred to the blob, 0 if none has.
@@ -158,7 +158,7 @@ func (s *Store) BlobUsed(hash [blobHash]byte) (used bool, err error) {
 	if err != nil {
 		return false, readError(err)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = errors.Join(err, readError(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		key := it.Key()[len(low):]
 		value, err := s.Get(key)
@@ -171,7 +171,7 @@ func (s *Store) BlobUsed(hash [blobHash]byte) (used bool, err error) {
 			}
 		}
 	}
-	return false, it.Error()
+	return false, readError(it.Error())
 }
 
 // ForgetBlob forgets a blob that nothing refers to.

@@ -185,15 +185,15 @@ func (s *Store) inverse(id batchlog.ID) (inverse, error) {
 	if it.First() {
 		b, err := iterBlock(it)
 		if err != nil {
-			return inverse{}, errors.Join(err, it.Close())
+			return inverse{}, errors.Join(err, readError(it.Close()))
 		}
 		if b.first <= id {
 			v := b.inverses[id-b.first]
 			v.ops = append([]byte(nil), v.ops...)
-			return v, it.Close()
+			return v, readError(it.Close())
 		}
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
+	if err := errors.Join(readError(it.Error()), readError(it.Close())); err != nil {
 		return inverse{}, readError(err)
 	}
 	beside := besideReader{store: s}
@@ -311,7 +311,7 @@ func (s *Store) EachInverse(ctx context.Context, low, high batchlog.ID, visit fu
 	if err != nil {
 		return readError(err)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = errors.Join(err, readError(it.Close())) }()
 	beside := besideReader{store: s}
 	defer func() { err = errors.Join(err, beside.close()) }()
 	ok := it.SeekGE(inverseKey(high))
@@ -408,7 +408,7 @@ func (s *Store) inverseRows(applied batchlog.ID) (rows []batchlog.IDRange, err e
 	if err != nil {
 		return nil, readError(err)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = errors.Join(err, readError(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -430,7 +430,7 @@ func (s *Store) inverseRows(applied batchlog.ID) (rows []batchlog.IDRange, err e
 		}
 		rows = append(rows, r)
 	}
-	return rows, it.Error()
+	return rows, readError(it.Error())
 }
 
 // TooLarge are the commits whose inverses were too large to be kept, ascending.
@@ -446,7 +446,7 @@ func (s *Store) TooLarge() (ids []batchlog.ID, err error) {
 	for ok := it.First(); ok && len(it.Key()) == 2+8; ok = it.Next() {
 		ids = append(ids, batchlog.ID(binary.BigEndian.Uint64(it.Key()[2:])))
 	}
-	return ids, errors.Join(it.Error(), it.Close())
+	return ids, errors.Join(readError(it.Error()), readError(it.Close()))
 }
 
 // ForgetInverses forgets the inverses of commits before oldest, which the log no longer has. Some may stay, in a block with others.
@@ -467,7 +467,7 @@ func (s *Store) ForgetInverses(oldest batchlog.ID) (err error) {
 			err = errors.Join(err, b.Delete(rows.Key(), nil))
 		}
 	}
-	err = errors.Join(err, rows.Error(), rows.Close(),
+	err = errors.Join(err, readError(rows.Error()), readError(rows.Close()),
 		b.DeleteRange(inverseKey(0), inverseKey(oldest), nil),
 		b.DeleteRange(inversePartKey(0, 0), inversePartKey(oldest, 0), nil),
 		b.DeleteRange(tooLargeKey(0), tooLargeKey(oldest), nil))

@@ -342,7 +342,7 @@ func (m *merging) old(key []byte) ([]byte, error) {
 func (m *merging) close() error {
 	err := closeLayers(m.layers)
 	if m.it != nil {
-		err = errors.Join(err, m.it.Close())
+		err = errors.Join(err, readError(m.it.Close()))
 	}
 	return err
 }

@@ -30,6 +30,7 @@ type patientFS struct {
 	fatal   func(err error) // is told why the store has failed
 	// rationed reports whether what space there is belongs to what makes room; nil: it never does.
 	rationed func() bool
+	opening  openingFS // what is known of the disk until the store is open
 }
 
 // spaceRetry is how often a waiting operation looks whether there is space.

@@ -127,15 +127,18 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("lock store %s: %w", o.Dir, openError(err))
 	}
 	s.memory = newMemory(o.CacheBytes, o.MemTableBytes)
-	if err = s.openPebble(); err == nil {
+	if err = s.checkFiles(); err == nil {
+		err = s.openPebble()
+	}
+	if err == nil {
 		err = s.readMark()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, openError(err)), s.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, s.openFailed(err)), s.Close())
 	}
 	s.clearUndoDir()
 	s.quiet.opened()
-	s.fs.patient.Store(true)
+	s.fs.opened()
 	s.compactions.begin()
 	return s, nil
 }
@@ -215,6 +218,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	o.Experimental.CompactionScheduler = s.compactions
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
+			err = readError(err)
 			s.trouble.Store(&err)
 			s.opts.Logger.Warn("store: background work failed and will be tried again", "err", err)
 		},
@@ -337,11 +341,11 @@ func (s *Store) Flushed() (batchlog.ID, error) {
 	if it.First() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return 0, errors.Join(err, it.Close())
+			return 0, errors.Join(err, readError(it.Close()))
 		}
 		id = batchlog.ID(binary.BigEndian.Uint64(value))
 	}
-	return id, errors.Join(it.Error(), it.Close(), s.Failed()) // a store that has failed may take for durable what is not
+	return id, errors.Join(readError(it.Error()), readError(it.Close()), s.Failed()) // a store that has failed may take for durable what is not
 }
 
 // Flush begins to write all that was applied to the disk; done is closed when that is over, well or not. See [Store.Flushed].
@@ -454,16 +458,4 @@ func (s *Store) metrics() *pebble.Metrics {
 	s.said.Lock()
 	defer s.said.Unlock()
 	return s.said.last
-}
-
-// readError is an error of Pebble in our words.
-func readError(err error) error {
-	switch {
-	case errors.Is(err, pebble.ErrNotFound):
-		return batchlog.ErrNotFound
-	case pebble.IsCorruptionError(err): // a mark, that errors.Is does not see
-		return fmt.Errorf("store: %w: %w", batchlog.ErrCorrupt, err)
-	default:
-		return err
-	}
 }

@@ -21,7 +21,7 @@ func (s *Store) readRow() (err error) {
 	if err != nil {
 		return readError(err)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = errors.Join(err, readError(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -34,7 +34,7 @@ func (s *Store) readRow() (err error) {
 			s.undo.row.Store(binary.BigEndian.Uint64(it.Key()[2:]))
 		}
 	}
-	return it.Error()
+	return readError(it.Error())
 }
 
 // applyInverted applies the first of records, none of which is a chain, as many as can be at once, and keeps what they overwrite.
