@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -29,6 +30,8 @@ type staging struct {
 	mu     sync.Mutex
 	stages map[*stage]struct{}
 	used   int64 // bytes on disk that chains under way have taken
+
+	verifying atomic.Int64 // those who need all of the log
 }
 
 // reserve takes so many bytes of the quota more, or gives them back.
@@ -45,8 +48,11 @@ func (e *engine) reserve(bytes int64) error {
 	return nil
 }
 
-// chainHold is the first commit that chains under way need from the log, to catch up with.
+// chainHold is the first commit that chains under way need from the log, to catch up with, or who verifies it.
 func (e *engine) chainHold() batchlog.ID {
+	if e.chains.verifying.Load() > 0 {
+		return 1
+	}
 	e.chains.mu.Lock()
 	defer e.chains.mu.Unlock()
 	first := batchlog.ID(math.MaxUint64)

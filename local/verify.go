@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -87,9 +86,9 @@ func (r *Report) addError(err error) {
 
 // Verify checks the log against itself, every byte of it, and the store against the log: all commits are applied once more,
 // to a scratch store in the database's directory, and compared with what the store shows at that commit, and what it says that they have overwritten. Writers and readers go on
-// meanwhile. The scratch store takes some 40 bytes a key and is removed afterwards.
+// meanwhile, but nothing of the log is dropped. The scratch store takes some 40 bytes a key and is removed afterwards.
 //
-// An error means that it could not be verified; what is wrong is in the report.
+// An error means that it could not be verified; what is wrong is in the report. What can't be read is, and what would be compared with it is not compared.
 func (db *DB) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
 	e := db.engine
 	if e.closed.Load() {
@@ -99,21 +98,49 @@ func (db *DB) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
 		o.Progress = func(Progress) {}
 	}
 	var r Report
+	release, err := e.holdAll(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer release()
 	status := e.log.Status()
 	r.Segments, r.Bytes = int64(status.Segments), status.Bytes
-	err := e.log.Verify(ctx, func(done, total int64) {
+	err = e.log.Verify(ctx, func(done, total int64) {
 		o.Progress(Progress{Stage: "log", Done: done, Total: total, Unit: "bytes"})
 	}, r.addError)
 	if err != nil {
 		return r, err
 	}
-	view, err := e.View(ctx, batchlog.ReadOptions{})
-	if err != nil {
+	f := fold{engine: e, report: &r, progress: o.Progress, compare: !o.LogOnly}
+	r.First, r.Last = e.log.Oldest(), e.log.Head()
+	switch f.view, err = e.View(ctx, batchlog.ReadOptions{}); {
+	case err == nil:
+		defer f.view.Close()
+		r.Last = f.view.ID()
+	case errors.Is(err, batchlog.ErrCorrupt):
+		f.damaged(err)
+		f.compare = false
+	default:
 		return r, err
 	}
-	defer view.Close()
-	f := fold{engine: e, view: view, report: &r, progress: o.Progress, compare: !o.LogOnly}
 	return r, f.run(ctx)
+}
+
+// holdAll has the log keep all that it has until release is called.
+func (e *engine) holdAll(ctx context.Context) (release func(), err error) {
+	e.chains.verifying.Add(1)
+	release = func() { e.chains.verifying.Add(-1) }
+	select {
+	case e.trimming <- struct{}{}: // who trims now did not know
+		<-e.trimming
+		return release, nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-e.ctx.Done():
+		err = batchlog.ErrClosed
+	}
+	release()
+	return nil, err
 }
 
 // A fold applies the log to a scratch store and compares.
@@ -129,12 +156,29 @@ type fold struct {
 	ctx     context.Context           //nolint:containedctx // of one call
 	chains  map[batchlog.ID]bool      // that were too large to be applied at once
 	blobs   map[blob.Hash]batchlog.ID // that were checked; the newest commit that refers to each, as the store knows it
+	told    map[string]bool           // damage of the store that is in the report
+	lacking batchlog.ID               // the first commit whose ops can't be read; 0: all can
+}
+
+// damaged notes damage of the store, once.
+func (f *fold) damaged(err error) {
+	place := err.Error()
+	if at := new(batchlog.CorruptError); errors.As(err, &at) {
+		place = fmt.Sprint(at.File, at.Offset)
+	}
+	if f.told[place] {
+		return
+	}
+	if f.told == nil {
+		f.told = map[string]bool{}
+	}
+	f.told[place] = true
+	f.report.addError(err)
 }
 
 func (f *fold) run(ctx context.Context) error {
 	r := f.report
 	f.ctx, f.blobs, f.chains = ctx, map[blob.Hash]batchlog.ID{}, map[batchlog.ID]bool{}
-	r.First, r.Last = f.engine.log.Oldest(), f.view.ID()
 	r.Complete = r.First == 1
 	if f.compare {
 		dir := filepath.Join(f.engine.dir, fmt.Sprintf("verify-%x", randomUUID()))
@@ -157,6 +201,10 @@ func (f *fold) run(ctx context.Context) error {
 	whole, err := f.apply(ctx)
 	if err != nil || !whole || !f.compare {
 		return err
+	}
+	if f.lacking != 0 { // what is wrong with it is in the report already
+		r.add(Problem{What: fmt.Sprintf("the store was not compared with the log: the ops of commit %d can't be read", f.lacking), ID: f.lacking})
+		return nil
 	}
 	if err := f.compareKeys(ctx); err != nil {
 		return err
@@ -240,14 +288,17 @@ func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
 	r.Ops += int64(rec.Count)
 	if token := rec.Token(); token != "" && f.compare {
 		id, found, err := f.engine.store.Token(token)
-		if err != nil {
+		switch {
+		case errors.Is(err, batchlog.ErrCorrupt):
+			f.damaged(err)
+		case err != nil:
 			return err
-		}
-		if !found || id != rec.ID {
+		case !found || id != rec.ID:
 			r.add(Problem{What: fmt.Sprintf("the store does not know the token of commit %d", rec.ID), ID: rec.ID})
 		}
 	}
 	var ops []byte
+	var ownErr error // of the scratch store
 	count := 0
 	err := rec.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 		switch kind {
@@ -271,17 +322,19 @@ func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
 			return nil
 		}
 		f.chains[rec.ID] = true
-		err := f.load(ops, count)
+		ownErr = f.load(ops, count)
 		ops, count = ops[:0], 0
-		return err
+		return ownErr
 	})
 	switch {
-	case errors.Is(err, batchlog.ErrCorrupt) || errors.Is(err, batchlog.ErrGap):
-		r.addError(fmt.Errorf("commit %d: %w", rec.ID, err))
-	case err != nil && ctx.Err() == nil && !errors.Is(err, batchlog.ErrNoSpace) && rec.Chain == nil:
-		r.add(Problem{What: fmt.Sprintf("commit %d: %v", rec.ID, err), ID: rec.ID})
-	case err != nil:
+	case err == nil:
+	case ownErr != nil || ctx.Err() != nil:
 		return err
+	default:
+		r.addError(fmt.Errorf("commit %d: %w", rec.ID, err))
+		if f.lacking == 0 {
+			f.lacking = rec.ID
+		}
 	}
 	rec.Ops, rec.Chain, rec.Count = ops, nil, count
 	return nil
@@ -316,7 +369,12 @@ func (f *fold) checkBlob(id batchlog.ID, key, value []byte) error {
 		p.Space, p.Key = batchlog.Key(path).String(), batchlog.Key(own).String()
 	}
 	if !checked {
-		if known, err = f.engine.store.BlobLast(ref.Hash); err != nil {
+		known, err = f.engine.store.BlobLast(ref.Hash)
+		if errors.Is(err, batchlog.ErrCorrupt) {
+			f.damaged(err)
+			known, err = math.MaxUint64, nil // it can't be said
+		}
+		if err != nil {
 			return err
 		}
 		f.blobs[ref.Hash] = known
@@ -347,119 +405,4 @@ func (f *fold) checkBlob(id batchlog.ID, key, value []byte) error {
 	}
 	f.progress(Progress{Stage: "blobs", Done: f.report.BlobBytes, Unit: "bytes"})
 	return nil
-}
-
-// compareKeys walks over store and scratch store side by side.
-func (f *fold) compareKeys(ctx context.Context) error {
-	scratch, err := f.scratch.Snapshot()
-	if err != nil {
-		return err
-	}
-	defer scratch.Close()
-	low, high := []byte{1}, []byte{0xff} // all but the store's own keys
-	have, err := newSide(ctx, f.view, low, high)
-	if err != nil {
-		return err
-	}
-	defer have.cursor.Close()
-	want, err := newSide(ctx, scratch, low, high)
-	if err != nil {
-		return err
-	}
-	defer want.cursor.Close()
-	for n := int64(0); have.ok || want.ok; n++ {
-		if n%4096 == 0 {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			f.progress(Progress{Stage: "keys", Done: f.report.Keys, Unit: "keys"})
-		}
-		if err := f.compareNext(have, want); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// compareNext compares the lower key of the two sides and moves on.
-func (f *fold) compareNext(have, want *side) error {
-	order := bytes.Compare(have.key, want.key)
-	switch {
-	case !want.ok:
-		order = -1
-	case !have.ok:
-		order = 1
-	}
-	switch {
-	case order < 0:
-		if f.report.Complete {
-			f.wrong("the store has a key that the log has not", have.key)
-		} else if f.wasDeleted(have.key) {
-			f.wrong("the store has a key that the log has deleted", have.key)
-		}
-	case order > 0:
-		if want.value[0] == scratchPut {
-			f.wrong("the store lacks a key that the log has", want.key)
-		}
-	case want.value[0] == scratchDeleted:
-		f.wrong("the store has a key that the log has deleted", have.key)
-	case !bytes.Equal(want.value[1:], hashOf(have.value)):
-		f.wrong("the store has another value than the log", have.key)
-	}
-	if order <= 0 {
-		f.report.Keys++
-		if err := f.checkBlob(0, have.key, have.value); err != nil {
-			return err
-		}
-		if err := have.next(); err != nil {
-			return err
-		}
-	}
-	if order >= 0 {
-		return want.next()
-	}
-	return nil
-}
-
-func (f *fold) wrong(what string, stored []byte) {
-	p := Problem{What: what, Space: "?", Key: hex.EncodeToString(stored)}
-	if path, key, err := batchlog.SplitKey(stored); err == nil {
-		p.Space, p.Key = batchlog.Key(path).String(), batchlog.Key(key).String()
-	}
-	f.report.add(p)
-}
-
-func (f *fold) wasDeleted(key []byte) bool {
-	for _, d := range f.deleted {
-		if bytes.Compare(d.Low, key) <= 0 && bytes.Compare(key, d.High) < 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// A side is a cursor with the entry that it stands on.
-type side struct {
-	cursor     batchlog.Cursor
-	key, value []byte
-	ok         bool
-}
-
-func newSide(ctx context.Context, s batchlog.Snapshot, low, high []byte) (*side, error) {
-	c, err := s.Scan(ctx, low, high, false)
-	if err != nil {
-		return nil, err
-	}
-	d := &side{cursor: c}
-	return d, d.next()
-}
-
-func (d *side) next() error {
-	var err error
-	d.key, d.value, err = d.cursor.Next()
-	d.ok = err == nil
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }

@@ -17,7 +17,7 @@ const (
 )
 
 // Apply makes the changes of records, which follow on what was applied, and moves the mark, all as one, but for chains, each of which is one of its own.
-// When it returns every view shows them.
+// When it returns every view shows them. After an error that has a method Unwritten those of records that follow on what is applied by then can be applied again.
 func (s *Store) Apply(records []batchlog.Record) error {
 	if len(records) == 0 {
 		return nil
@@ -42,6 +42,14 @@ func (s *Store) Apply(records []batchlog.Record) error {
 	}
 	return nil
 }
+
+// An unwritten error came before anything of a commit was written: the commit can be applied again.
+type unwritten struct{ error }
+
+// Unwritten is what tells it from others.
+func (unwritten) Unwritten() {}
+
+func (e unwritten) Unwrap() error { return e.error }
 
 // applySome applies the first of records, as many as can be at once.
 func (s *Store) applySome(records []batchlog.Record) (n int, err error) {

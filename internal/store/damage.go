@@ -31,7 +31,7 @@ func readError(err error) error {
 		return err
 	}
 	if at := pebble.ExtractDataCorruptionInfo(err); at != nil {
-		return &batchlog.CorruptError{File: at.Path, Offset: blockOffset(err), Err: err}
+		return &batchlog.CorruptError{File: at.Path, Offset: blockOffset(err), Err: firstLine{err}}
 	}
 	return fmt.Errorf("store: %w: %w", batchlog.ErrCorrupt, err)
 }
@@ -51,6 +51,16 @@ func blockOffset(err error) int64 {
 	}
 	return 0
 }
+
+// A firstLine is an error of Pebble without the lines that carry more about it.
+type firstLine struct{ error }
+
+func (e firstLine) Error() string {
+	first, _, _ := strings.Cut(e.error.Error(), "\n")
+	return first
+}
+
+func (e firstLine) Unwrap() error { return e.error }
 
 // checkFiles makes sure that there is a store if there are tables of one. Without the marker that names the manifest Pebble would begin an empty store, and remove them.
 func (s *Store) checkFiles() error {

@@ -297,7 +297,7 @@ func (s *Store) applyChain(r *batchlog.Record, undo bool) error {
 		case errors.Is(err, batchlog.ErrNoInverse):
 			inverse = inverseWanted
 		default:
-			return fmt.Errorf("keep what a chain overwrites: %w", err)
+			return unwritten{fmt.Errorf("keep what a chain overwrites: %w", err)}
 		}
 	}
 	if r.Chain.Bytes <= s.chainBatchBytes() {
@@ -320,7 +320,7 @@ const (
 func (s *Store) applySmallChain(r *batchlog.Record, inverse chainInverse) error {
 	whole, err := inMemory(r)
 	if err != nil {
-		return err
+		return unwritten{err}
 	}
 	records := []batchlog.Record{whole}
 	switch inverse {
@@ -343,19 +343,19 @@ func (s *Store) applySmallChain(r *batchlog.Record, inverse chainInverse) error 
 func (s *Store) applyTables(r *batchlog.Record, inverse chainInverse) error {
 	if r.HasBlobs() {
 		if err := s.indexBlobs(r); err != nil {
-			return err
+			return unwritten{err} // the same is noted again
 		}
 	}
 	t, err := s.tablesOf(r.Chain)
 	if err != nil {
-		return err
+		return unwritten{err}
 	}
 	stretches := slices.Clone(t.names)
 	undo := inverse != inverseNone
 	if inverse == inverseWanted {
 		made, err := s.invertChain(r, len(stretches))
 		if err != nil {
-			return fmt.Errorf("keep what a chain overwrites: %w", err)
+			return unwritten{fmt.Errorf("keep what a chain overwrites: %w", err)}
 		}
 		// Together: where the first of the tables are, the inverse is.
 		stretches[0] = append(slices.Clip(stretches[0]), made...)

@@ -41,7 +41,7 @@ func (s *Store) readRow() (err error) {
 func (s *Store) applyInverted(records []batchlog.Record) (n int, err error) {
 	n, err = s.invert(records)
 	if err != nil {
-		return 0, fmt.Errorf("keep what is overwritten: %w", err)
+		return 0, unwritten{fmt.Errorf("keep what is overwritten: %w", err)}
 	}
 	if n > 0 {
 		v := &s.undo.inverter
@@ -50,11 +50,11 @@ func (s *Store) applyInverted(records []batchlog.Record) (n int, err error) {
 	r := &records[0]
 	net, err := s.netLayer(r.Ops, r.Count)
 	if err != nil {
-		return 0, fmt.Errorf("keep what is overwritten: %w", err)
+		return 0, unwritten{fmt.Errorf("keep what is overwritten: %w", err)}
 	}
 	inverse, err := s.invertLarge(r.ID, []layer{net})
 	if err != nil {
-		return 0, fmt.Errorf("keep what is overwritten: %w", err)
+		return 0, unwritten{fmt.Errorf("keep what is overwritten: %w", err)}
 	}
 	return 1, s.applyLarge(r, inverse)
 }
