@@ -69,7 +69,7 @@ type Status struct {
 	Session string `json:"session"` // of this opening of it, never given twice
 
 	State  string `json:"state"`            // "open", "no space" or "read-only"
-	Reason string `json:"reason,omitempty"` // why the state is not "open"
+	Reason string `json:"reason,omitempty"` // why the state is not "open", or, if it is, what is tried again
 
 	BacklogBytes int64 `json:"backlogBytes"` // ops that are durable but not applied; writers wait at BacklogLimit
 	BacklogLimit int64 `json:"backlogLimit"`

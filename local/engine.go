@@ -268,6 +268,10 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 		s.State, s.Reason = "read-only", failed.Error()
 	case e.store.NoSpace() || e.log.NoSpace():
 		s.State, s.Reason = "no space", "the disk is full; writes are taken again when there is space"
+	default:
+		if err := e.lines.Trouble(); err != nil {
+			s.Reason = "commits are durable, but applying them has failed and is tried again: " + err.Error()
+		}
 	}
 	return s, nil
 }
@@ -284,5 +288,8 @@ func (e *engine) failed() error {
 	if err := e.log.Failed(); err != nil {
 		return err
 	}
-	return e.store.Failed()
+	if err := e.store.Failed(); err != nil {
+		return err
+	}
+	return e.lines.Stopped()
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -587,6 +588,22 @@ func TestWarmInversesDamaged(t *testing.T) {
 			}
 		},
 		"damaged": func(t *testing.T, fs vfs.FS, file string) { flip(t, fs, file, 100) },
+		"swapped": func(t *testing.T, fs vfs.FS, file string) {
+			dir := filepath.Dir(file)
+			for _, other := range listAll(t, fs, dir) {
+				if strings.HasSuffix(other, ".inverses") && other != file {
+					rewrite(t, fs, file, func([]byte) []byte {
+						b, err := disk.ReadFile(fs, other)
+						if err != nil {
+							t.Fatal(err)
+						}
+						return b
+					})
+					return
+				}
+			}
+			t.Fatal("no other file")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := vfs.NewMem()

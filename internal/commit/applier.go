@@ -33,6 +33,7 @@ type applier struct {
 		finished bool                // nothing will be pushed any more
 		stopped  error               // why nothing is applied any more
 	}
+	trouble atomic.Pointer[error] // why applying is tried again
 	backlog atomic.Int64
 	less    chan struct{} // has a token when the backlog shrank
 }
@@ -147,14 +148,72 @@ func (p *Pipeline) applyLoop() {
 			over = nil
 			return
 		}
-		if err := p.store.Apply(records); err != nil {
+		if err := p.apply(records); err != nil {
 			over = err
 			return
 		}
-		p.tokens.applied(records)
-		p.reads.reached(records[len(records)-1].ID)
-		p.applier.applied(records)
 	}
+}
+
+const (
+	// applyPatience is how long is tried to apply a commit whose Apply has failed without having written anything.
+	applyPatience = 30 * time.Second
+	// firstRetry is after which time that is tried first; each time it is twice as long, up to lastRetry.
+	firstRetry = 10 * time.Millisecond
+	lastRetry  = time.Second
+)
+
+// apply has the store apply records. What fails before anything is written, as a read of what a commit overwrites, or a file that can't be opened as too many
+// are, is tried again for a while: one failure of the disk need not make the database read-only. Damage does not go away.
+func (p *Pipeline) apply(records []batchlog.Record) error {
+	began, wait := time.Time{}, firstRetry
+	for {
+		err := p.store.Apply(records)
+		if err == nil {
+			p.reached(records)
+			p.applier.trouble.Store(nil)
+			return nil
+		}
+		if !errors.As(err, new(interface{ Unwritten() })) || errors.Is(err, batchlog.ErrCorrupt) || p.store.Failed() != nil {
+			return err
+		}
+		if done := p.store.Applied() + 1 - records[0].ID; done > 0 {
+			p.reached(records[:done])
+			records = records[done:]
+			began, wait = time.Time{}, firstRetry
+		}
+		if began.IsZero() {
+			began = time.Now()
+		}
+		if time.Since(began)+wait > applyPatience {
+			return fmt.Errorf("tried for %s: %w", applyPatience, err)
+		}
+		p.applier.trouble.Store(&err)
+		select {
+		case <-time.After(wait):
+		case <-p.done:
+			return err // the next opening applies them
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+// reached is called when records are applied.
+func (p *Pipeline) reached(records []batchlog.Record) {
+	p.tokens.applied(records)
+	p.reads.reached(records[len(records)-1].ID)
+	p.applier.applied(records)
+}
+
+// Stopped is why nothing is applied any more, until the database is opened again, or nil.
+func (p *Pipeline) Stopped() error { return p.applier.stopped() }
+
+// Trouble is why applying has failed and is tried again now, or nil.
+func (p *Pipeline) Trouble() error {
+	if err := p.applier.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // A haste tells whether somebody waits for what is applied. While nobody does, commits come before applying: those who were just answered write on first, so

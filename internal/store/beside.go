@@ -51,6 +51,9 @@ func (s *Store) MoveInverses(ctx context.Context, commits batchlog.IDRange, file
 		return batchlog.ErrClosed
 	}
 	defer s.use.leave()
+	if err := s.onlyBeside(commits, file); err != nil {
+		return err
+	}
 	part := file + ".part"
 	if err := s.writeBeside(ctx, commits, file, part); err != nil {
 		return errors.Join(openError(err), disk.Remove(s.opts.FS, part))
@@ -322,6 +325,9 @@ func damagedBeside(file string, err error) error {
 	if err == nil || !errors.Is(readError(err), batchlog.ErrCorrupt) {
 		return err
 	}
+	if at := new(batchlog.CorruptError); errors.As(err, &at) && at.File == file {
+		return err
+	}
 	return &batchlog.CorruptError{File: file, Err: fmt.Errorf("what commits have overwritten: %w", err)}
 }
 
@@ -376,6 +382,9 @@ func (s *Store) noInverse(id batchlog.ID) error {
 		return &batchlog.InverseError{ID: id}
 	}
 	if _, err := s.opts.FS.Stat(file); !disk.NotExist(err) {
+		if err := s.ownBeside(id, file); err != nil {
+			return err
+		}
 		return &batchlog.InverseError{ID: id}
 	}
 	rows, err := s.inverseRows(s.Applied())
@@ -386,6 +395,33 @@ func (s *Store) noInverse(id batchlog.ID) error {
 		return &batchlog.CorruptError{File: file, ID: id, Err: errors.New("what its commits have overwritten is missing")}
 	}
 	return &batchlog.InverseError{ID: id}
+}
+
+// ownBeside makes sure that what a file has is of commits of the segment with commit id: one file may have been put in the place of another.
+func (s *Store) ownBeside(id batchlog.ID, file string) (err error) {
+	commits, now := s.opts.Beside(id)
+	if now != file { // it has just been dropped
+		return nil
+	}
+	return s.onlyBeside(commits, file)
+}
+
+// onlyBeside makes sure that what a file has, if there is one, is of these commits.
+func (s *Store) onlyBeside(commits batchlog.IDRange, file string) error {
+	it, err := s.besideIter(file, inverseKey(0), []byte{0, inverseTag + 1})
+	if disk.NotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if it.First() {
+		var b block
+		if b, err = iterBlock(it); err == nil && (b.first < commits.First || b.first > commits.Last) {
+			err = &batchlog.CorruptError{File: file, ID: commits.First, Err: fmt.Errorf("it is of another segment: what commit %d has overwritten is in it, and its commits are %d to %d", b.first, commits.First, commits.Last)}
+		}
+	}
+	return damagedBeside(file, errors.Join(err, it.Error(), it.Close()))
 }
 
 // besidePart is a part of a large inverse, of the file beside the segment of its commit.
