@@ -68,6 +68,9 @@ const blobCopyBytes = 1 << 20
 
 // WriteTo is as io.WriterTo says: it copies what is left of the blob to w.
 func (b *Blob) WriteTo(w io.Writer) (int64, error) {
+	if b.offset >= b.ref.Size {
+		return 0, nil
+	}
 	if c, ok := b.in.(interface {
 		CopyTo(ctx context.Context, w io.Writer, offset, n int64) (int64, error)
 	}); ok {
@@ -84,7 +87,10 @@ func (b *Blob) WriteTo(w io.Writer) (int64, error) {
 		n, err := b.Read(buf)
 		if n > 0 {
 			m, werr := w.Write(buf[:n])
-			written += int64(m)
+			if werr == nil && m != n {
+				werr = io.ErrShortWrite
+			}
+			written += int64(max(0, min(m, n)))
 			if werr != nil {
 				return written, werr
 			}
@@ -105,6 +111,9 @@ func (b *Blob) Seek(offset int64, whence int) (int64, error) {
 		offset += b.offset
 	case io.SeekEnd:
 		offset += b.ref.Size
+	case io.SeekStart:
+	default:
+		return b.offset, fmt.Errorf("seek from %d: no place that io.Seeker knows", whence)
 	}
 	if offset < 0 {
 		return b.offset, fmt.Errorf("seek to %d: before the beginning", offset)
@@ -143,6 +152,9 @@ func (db *DB) StoreBlob(ctx context.Context, r io.Reader) (BlobRef, error) {
 
 // StoreBlobProgress is [DB.StoreBlob] that tells progress how many bytes it has taken; nil: nobody.
 func (db *DB) StoreBlobProgress(ctx context.Context, r io.Reader, progress func(bytes int64)) (BlobRef, error) {
+	if r == nil {
+		return BlobRef{}, errors.New("blob without a reader")
+	}
 	e, ok := db.engine.(Blobber)
 	if !ok {
 		return BlobRef{}, fmt.Errorf("blobs on this engine: %w", ErrUnsupported)

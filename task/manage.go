@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/taskstate"
@@ -151,7 +152,15 @@ func change(ctx context.Context, db *batchlog.DB, name string, f func(tx *batchl
 	return err
 }
 
-func unknown(name string) error { return fmt.Errorf("%q: %w", name, ErrUnknown) }
+func unknown(name string) error { return fmt.Errorf("%s: %w", quoted(name), ErrUnknown) }
+
+// quoted is a name for an error, or the beginning of what is too long for one.
+func quoted(name string) string {
+	if len(name) > taskstate.MaxNameBytes {
+		return fmt.Sprintf("%q…", name[:100])
+	}
+	return strconv.Quote(name)
+}
 
 // sourcesOf is the spaces that a task follows.
 func sourcesOf(db *batchlog.DB, c *taskstate.Config) ([]*batchlog.Space, error) {

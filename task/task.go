@@ -22,11 +22,12 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/taskstate"
 )
 
 // A Task is what is to be done with the commits of some spaces.
 type Task struct {
-	// Name is the task, for ever: its cursor is kept under it.
+	// Name is the task, for ever: its cursor is kept under it. UTF-8, at most 1 KiB.
 	Name string
 	// Source is the spaces whose commits are handled, with the spaces within; none: all. What the task has written itself it does not handle.
 	Source []*batchlog.Space
@@ -109,6 +110,10 @@ func (t Task) withDefaults() (Task, error) {
 	switch {
 	case t.Name == "":
 		return t, errors.New("task without a name")
+	case len(t.Name) > taskstate.MaxNameBytes:
+		return t, &batchlog.LimitError{What: "name of a task", Size: int64(len(t.Name)), Limit: taskstate.MaxNameBytes}
+	case !taskstate.ValidName(t.Name):
+		return t, fmt.Errorf("name of task %s is not UTF-8", quoted(t.Name))
 	case t.Handle == nil:
 		return t, fmt.Errorf("task %s without a handler", t.Name)
 	case t.Concurrency < 0 || t.Window.Commits < 0 || t.Window.Bytes < 0 || t.Window.Wait < 0 || t.Retry.Attempts < 0 || t.Retry.First < 0 || t.Retry.Max < 0 || t.Stall < 0 || t.Lease < 0:

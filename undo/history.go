@@ -26,6 +26,10 @@ type Version struct {
 // when the iteration is broken off. Values of up to 16 MiB, or two, are in memory at once.
 func History(ctx context.Context, db *batchlog.DB, s *batchlog.Space, key batchlog.Key) iter.Seq2[*Version, error] {
 	return func(yield func(*Version, error) bool) {
+		if err := db.Owns(s); err != nil {
+			yield(nil, fmt.Errorf("history: %w", err))
+			return
+		}
 		h := &history{ctx: ctx, db: db, space: s, key: append(bytes.Clone(s.Stored()), key...), yield: yield}
 		if err := h.run(); err != nil && !errors.Is(err, errEnough) {
 			yield(nil, fmt.Errorf("history of %s in %s: %w", key, s, err))
@@ -56,9 +60,6 @@ var windowBytes = 16 << 20
 var errWindow = errors.New("window too large")
 
 func (h *history) run() error {
-	if err := h.db.Owns(h.space); err != nil {
-		return err
-	}
 	high, err := h.db.Head(h.ctx)
 	if err != nil {
 		return err

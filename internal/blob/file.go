@@ -181,6 +181,8 @@ func (f *File) check(b []byte, off int64) error {
 	return nil
 }
 
+var errWriter = errors.New("writer that does not keep to what io.Writer says")
+
 // CopyTo writes n bytes of the content, from off on, to w and returns how many it wrote. All of them must be there. It reads
 // ahead of w. ctx ends it between writes.
 func (f *File) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
@@ -220,7 +222,11 @@ func (f *File) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, er
 			return written, r.err
 		}
 		b := r.bytes[off+written-at:]
-		m, err := w.Write(b[:min(int64(len(b)), n-written)])
+		b = b[:min(int64(len(b)), n-written)]
+		m, err := w.Write(b)
+		if m < 0 || m > len(b) {
+			return written, fmt.Errorf("%w: %d of %d bytes written", errWriter, m, len(b))
+		}
 		written += int64(m)
 		if err != nil {
 			return written, err

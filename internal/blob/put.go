@@ -216,14 +216,28 @@ func (h *hasher) hashLoop() {
 	}
 }
 
+var errReader = errors.New("reader that does not keep to what io.Reader says")
+
+// emptyReads is how often a reader may return nothing before it is given up.
+const emptyReads = 100
+
 // fill reads until b is full or r has ended. Only io.EOF as it is ends r: wrapped in another error it tells of a stream that broke.
 func fill(ctx context.Context, r io.Reader, b []byte) (n int, ended bool, err error) {
-	for n < len(b) {
+	for empty := 0; n < len(b); {
 		if ctx.Err() != nil {
 			return n, false, context.Cause(ctx)
 		}
 		m, err := r.Read(b[n:])
+		if m < 0 || m > len(b)-n {
+			return n, false, fmt.Errorf("%w: %d bytes read into %d", errReader, m, len(b)-n)
+		}
 		n += m
+		if empty++; m > 0 {
+			empty = 0
+		}
+		if empty >= emptyReads && err == nil {
+			return n, false, io.ErrNoProgress
+		}
 		if err == io.EOF {
 			return n, true, nil
 		}

@@ -31,6 +31,9 @@ type Scanner interface {
 
 // Read reads the state of a task. known is false if there is no such task.
 func Read(v Scanner, db *batchlog.DB, name string) (l *Look, known bool, err error) {
+	if !ValidName(name) {
+		return nil, false, nil
+	}
 	l = &Look{Workers: map[uint64]Worker{}}
 	at := Of(db, name)
 	if known, err = Load(v, All(db), batchlog.K(name), &l.Config); err != nil || !known {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bytespace/batchlog"
 )
@@ -87,6 +88,14 @@ type Claim struct {
 
 // Spaces are where the state of one task is.
 type Spaces struct{ State, Workers, Claims, Parked *batchlog.Space }
+
+// MaxNameBytes bounds the name of a task.
+const MaxNameBytes = 1024
+
+// ValidName reports whether a task can have this name: text in UTF-8, as keys and paths hold it.
+func ValidName(name string) bool {
+	return name != "" && len(name) <= MaxNameBytes && utf8.ValidString(name)
+}
 
 // Of returns where the state of a task is.
 func Of(db *batchlog.DB, name string) Spaces {
