@@ -26,6 +26,7 @@ func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
 	r.seen.mu.Unlock()
 	found := make(chan *batchlog.Commit, min(r.t.Window.Commits, 1000))
 	failed := make(chan error, 1)
+	ahead := newAhead(r.t.Window.Bytes)
 	go func() {
 		defer close(found)
 		for c, err := range r.db.Tail(ctx, batchlog.TailOptions{From: batchlog.After(at), Spaces: r.source(), Bookmarks: true}) {
@@ -36,6 +37,10 @@ func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
 			if r.made(c) {
 				c = c.AsBookmark()
 			}
+			if err := ahead.take(ctx, c.Size()); err != nil {
+				failed <- err
+				return
+			}
 			select {
 			case found <- c:
 			case <-ctx.Done():
@@ -45,7 +50,7 @@ func (r *runner) dispatch(ctx context.Context, jobs chan<- *window) error {
 		}
 		failed <- context.Cause(ctx)
 	}()
-	c := collector{found: found, limit: r.t.Window, skipped: time.Now()}
+	c := collector{found: found, ahead: ahead, limit: r.t.Window, skipped: time.Now()}
 	for next := at + 1; ; {
 		w := c.collect(next)
 		if w == nil {
@@ -93,6 +98,7 @@ func madeBy(c *batchlog.Commit, name string) bool { return c.Task != nil && c.Ta
 // A collector makes windows of commits.
 type collector struct {
 	found   <-chan *batchlog.Commit
+	ahead   *ahead // of what is in found
 	limit   Limit
 	skipped time.Time // when the cursor was last moved for nothing's sake
 }
@@ -119,6 +125,9 @@ func (k *collector) collect(first batchlog.ID) *window {
 				}
 				return w
 			}
+		}
+		if ok {
+			k.ahead.give(c.Size())
 		}
 		switch {
 		case !ok:
