@@ -8,6 +8,11 @@ import (
 
 // What is here reads and writes stored keys and values as they are, blobs by their references. It is for packages that extend the database.
 
+// Record is c as the log has it, without its meta, the ops included that do not show. It shares memory with c.
+func (c *Commit) Record() *Record {
+	return &Record{ID: c.ID, Time: c.Time.UnixMicro(), Count: c.count, Ops: c.ops, Chain: c.chain}
+}
+
 // EachStored calls visit for each op of c in order, with stored keys and values as [NextOp] says, only of those that show. What it is given stays valid if c does.
 func (c *Commit) EachStored(visit func(kind OpKind, key, value []byte) error) error {
 	r := Record{ID: c.ID, Count: c.count, Ops: c.ops, Chain: c.chain}

@@ -17,3 +17,11 @@ func SetSmallKeys(t *testing.T, n int) {
 	t.Cleanup(func() { smallKeys = was })
 	smallKeys = n
 }
+
+// SetDiffBytes makes the bound of what Diff has in memory small until the end of the test.
+func SetDiffBytes(t *testing.T, n int) {
+	t.Helper()
+	was := diffBytes
+	t.Cleanup(func() { diffBytes = was })
+	diffBytes = n
+}

@@ -30,42 +30,18 @@ func Show(ctx context.Context, db *batchlog.DB, id batchlog.ID) iter.Seq2[Change
 	}
 }
 
-// showBytes bounds the changes of a commit that are in memory at once. For each piece of that size the ops of the commit are read again.
-const showBytes = 64 << 20
-
 func show(ctx context.Context, db *batchlog.DB, c *batchlog.Commit, yield func(Change) bool) error {
-	var piece []change
-	size := 0
-	flush := func() error {
-		if err := findLeft(ctx, c, piece); err != nil {
-			return err
+	err := eachChange(ctx, db, c, nil, func(ch *change) error {
+		change, err := newChange(db, ch.key, ch.old, ch.left)
+		if err == nil && !yield(change) {
+			err = errEnough
 		}
-		for _, ch := range piece {
-			change, err := newChange(db, ch.key, ch.old, ch.left)
-			if err != nil {
-				return err
-			}
-			if !yield(change) {
-				return errEnough
-			}
-		}
-		piece, size = piece[:0], 0
-		return nil
-	}
-	err := eachInverse(ctx, db, c.ID, func(key, old []byte) error {
-		piece = append(piece, change{key: key, old: old})
-		if size += len(key) + len(old) + 128; size < showBytes {
-			return nil
-		}
-		return flush()
+		return err
 	})
 	if errors.Is(err, batchlog.ErrNoInverse) {
 		return showOps(c, yield)
 	}
-	if err != nil {
-		return err
-	}
-	return flush()
+	return err
 }
 
 // showOps yields the ops of a commit whose inverse is not there.
@@ -89,8 +65,8 @@ func showOps(c *batchlog.Commit, yield func(Change) bool) error {
 	return nil
 }
 
-// diffBytes bounds what Diff has in memory.
-const diffBytes = 64 << 20
+// diffBytes bounds what Diff has in memory. Tests have less.
+var diffBytes = 64 << 20
 
 // Diff returns what has changed between two commits, in the order of keys: the values at the one and those at the other, of keys for which they differ, in some spaces and those
 // within them; none: in all. The first may be the later one. It looks through all commits between them, and keeps the keys that these have changed, and their values, in memory: above 64 MiB it is
@@ -119,6 +95,7 @@ func Diff(ctx context.Context, db *batchlog.DB, from, to batchlog.ID, spaces ...
 	var all []Change
 	for _, key := range d.keys() {
 		c := d.changes[key]
+		delete(d.changes, key) // its values are copied
 		if same(c.old, c.left) {
 			continue
 		}
@@ -152,7 +129,7 @@ func (d *diff) keys() []string {
 
 func (d *diff) grow(n int) error {
 	if d.size += n; d.size > diffBytes {
-		return &batchlog.LimitError{What: "changes between two commits, in bytes", Size: int64(d.size), Limit: diffBytes, Hint: "name spaces, or ids that are closer to each other"}
+		return &batchlog.LimitError{What: "changes between two commits, in bytes", Size: int64(d.size), Limit: int64(diffBytes), Hint: "name spaces, or ids that are closer to each other"}
 	}
 	return nil
 }
@@ -166,42 +143,34 @@ func (d *diff) run(ctx context.Context, low, high batchlog.ID, spaces []*batchlo
 		if err != nil {
 			return err
 		}
-		var changes []change
-		err := eachInverse(ctx, d.db, c.ID, func(key, old []byte) error {
-			if len(d.opens) > 0 && !batchlog.HasSortedPrefix(key, d.opens) {
-				return nil
-			}
-			changes = append(changes, change{key: key, old: old})
-			if len(changes)%1024 == 0 && len(changes)*64+d.size > diffBytes {
-				return d.grow(len(changes) * 64)
-			}
-			return nil
-		})
-		if err == nil {
-			err = findLeft(ctx, c, changes)
-		}
-		if err != nil {
+		if err := eachChange(ctx, d.db, c, d.wants(), d.note); err != nil {
 			return err
-		}
-		for _, ch := range changes {
-			if err := d.note(ch); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
 }
 
-func (d *diff) note(ch change) error {
-	ch.left = cloneValue(ch.left)
+// wants is which keys are compared; nil: all.
+func (d *diff) wants() func(key []byte) bool {
+	if len(d.opens) == 0 {
+		return nil
+	}
+	return func(key []byte) bool { return batchlog.HasSortedPrefix(key, d.opens) }
+}
+
+// changeBytes is what a change takes beside its key and its values, here and in what is returned.
+const changeBytes = 400
+
+func (d *diff) note(ch *change) error {
+	left := cloneValue(ch.left)
 	if c := d.changes[string(ch.key)]; c != nil {
-		grow := len(ch.left) - len(c.left)
-		c.left = ch.left
+		grow := len(left) - len(c.left)
+		c.left = left
 		return d.grow(grow)
 	}
-	ch.key, ch.old = bytes.Clone(ch.key), cloneValue(ch.old)
-	d.changes[string(ch.key)] = &ch
-	return d.grow(len(ch.key) + len(ch.old) + len(ch.left) + 128)
+	c := &change{bytes.Clone(ch.key), cloneValue(ch.old), left}
+	d.changes[string(c.key)] = c
+	return d.grow(2*len(c.key) + len(c.old) + len(c.left) + changeBytes)
 }
 
 func cloneValue(v []byte) []byte {

@@ -206,7 +206,10 @@ func load(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*taking, error)
 	if t.commit, err = commitAt(ctx, db, id); err != nil || t.large {
 		return t, err
 	}
-	return t, findLeft(ctx, t.commit, t.changes)
+	return t, findLeft(ctx, t.commit, t.changes, func(c *change, left []byte) error {
+		c.left = left
+		return nil
+	})
 }
 
 var errEnough = errors.New("enough")
@@ -251,8 +254,9 @@ func commitAt(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*batchlog.C
 	return nil, fmt.Errorf("commit %d: %w", id, batchlog.ErrNotFound)
 }
 
-// findLeft finds what a commit has left under each of some keys that it changed.
-func findLeft(ctx context.Context, c *batchlog.Commit, changes []change) error {
+// findLeft finds what a commit has left under each of some keys that it changed, and hands it to set, nil for none: of a key again for each op on it. It shares
+// memory with the commit.
+func findLeft(ctx context.Context, c *batchlog.Commit, changes []change, set func(c *change, left []byte) error) error {
 	keys := keyed(changes)
 	return c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
 		if err := ended(ctx); err != nil {
@@ -261,15 +265,17 @@ func findLeft(ctx context.Context, c *batchlog.Commit, changes []change) error {
 		switch kind {
 		case batchlog.OpPut:
 			if i, ok := keys.find(key); ok {
-				changes[i].left = present(value)
+				return set(&changes[i], present(value))
 			}
 		case batchlog.OpDelete:
 			if i, ok := keys.find(key); ok {
-				changes[i].left = nil
+				return set(&changes[i], nil)
 			}
 		case batchlog.OpDeleteRange:
 			for i := keys.from(key); i < len(changes) && bytes.Compare(changes[i].key, value) < 0; i++ {
-				changes[i].left = nil
+				if err := set(&changes[i], nil); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
