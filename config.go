@@ -102,6 +102,8 @@ type LogStatus struct {
 	Warm      int       `json:"warm,omitempty"`      // segments that are in warm directories
 	WarmBytes int64     `json:"warmBytes,omitempty"` // their size, without what their commits have overwritten
 	Damaged   []string  `json:"damaged,omitempty"`
+	// Trouble is what the last trim could not move or drop, and why; "": it could do all. It is tried again.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // StoreStatus is how the store is.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/commit"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/store"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -154,7 +155,8 @@ func (e *engine) ballastFor(bytes int64) int64 {
 	if memory == 0 {
 		memory = store.DefaultMemTableBytes
 	}
-	return ballastLeast + min(bytes, memory)*9/8
+	// More than that is never waiting for the store: two memtables, one of which is being written, and the backlog of the pipeline.
+	return ballastLeast + min(bytes, 2*memory+commit.BacklogBytes)*9/8
 }
 
 // restoreBallast makes the ballast again that was given up, as far as there is space.

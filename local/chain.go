@@ -208,18 +208,20 @@ func (e *engine) SweepChains(_ context.Context, age time.Duration) (chains int, 
 	}
 	e.chains.mu.Unlock()
 	e.addStaged(open)
+	var errs []error // one that can't be removed keeps none of the others
 	for _, c := range left {
 		if open[c.Name] || c.Begun.After(before) {
 			continue
 		}
 		if err := e.opts.FS.RemoveAll(filepath.Join(e.dir, chainsName, c.Name)); err != nil && !disk.NotExist(err) {
-			return chains, bytes, fmt.Errorf("remove a chain that was left behind: %w", err)
+			errs = append(errs, fmt.Errorf("remove a chain that was left behind: %w", err))
+			continue
 		}
 		chains++
 		bytes += c.Bytes
 	}
 	_, _, err = e.log.SweepChains(before)
-	return chains, bytes, err
+	return chains, bytes, errors.Join(append(errs, err)...)
 }
 
 // addStaged adds the names of the chains whose commits are about to be applied. They are not under way any more, nor left behind. It comes after

@@ -73,7 +73,9 @@ func (c *count) look(wall int64, boot string, up int64, most time.Duration) (jum
 	case boot != "" && boot == c.Boot && up >= c.Up:
 		passed = up - c.Up
 	case went >= 0 && went <= most.Microseconds():
-		passed = went
+		passed = max(went+min(c.Off, 0), 0) // a wall that had gone back may be right again
+	case c.Off > 0 && went+c.Off >= 0 && went+c.Off <= most.Microseconds():
+		passed = went + c.Off // one that was ahead is right again
 	}
 	c.Passed, c.Wall, c.Boot, c.Up = c.Passed+passed, wall, boot, up
 	off := went - passed
@@ -130,10 +132,10 @@ func (c *clock) open(fs vfs.FS, dir string) {
 
 // start is told, before anything is asked, what the log knows to have passed, 0 if nothing, and the time of its newest commit.
 func (c *clock) start(known, newest int64) {
-	wall := c.now().UnixMicro()
-	boot, up := c.uptime()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	wall := c.now().UnixMicro()
+	boot, up := c.uptime()
 	if c.mu.count == (count{}) { // no file: it is a new database, an old one, or the file was lost
 		from := known
 		if from == 0 && newest <= wall {
@@ -149,18 +151,15 @@ func (c *clock) start(known, newest int64) {
 
 // passed is what has passed until now.
 func (c *clock) passed() int64 {
-	wall := c.now().UnixMicro()
-	boot, up := c.uptime()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	wall := c.now().UnixMicro() // under the lock: looks come in their order
+	boot, up := c.uptime()
 	c.lookLocked(wall, boot, up)
 	return c.mu.count.Passed
 }
 
 func (c *clock) lookLocked(wall int64, boot string, up time.Duration) {
-	if boot != "" && boot == c.mu.count.Boot && up.Microseconds() < c.mu.count.Up {
-		return // another look was later than this one
-	}
 	if jumped := c.mu.count.look(wall, boot, up.Microseconds(), c.most); jumped != 0 {
 		c.logger.Warn("the clock has jumped, or the machine was off for very long; retention does not count that, unless it is told to trust the clock",
 			"by", jumped, "to", time.UnixMicro(wall).UTC())

@@ -259,9 +259,13 @@ func (e *engine) Status(context.Context) (batchlog.Status, error) {
 		Applied: applied, Head: e.log.Head(), Flushed: flushed, Oldest: oldest,
 		Epoch: e.identity.Epoch, UUID: e.identity.UUID, Session: e.session, State: "open",
 		BacklogBytes: e.lines.Backlog(), BacklogLimit: e.lines.BacklogLimit(), Followers: e.log.Followers(),
+		Clock: e.clock.status(),
 		Undo:  undo,
 		Logs:  []batchlog.LogStatus{e.logStatus()},
 		Store: e.store.Status(),
+	}
+	if err := e.trimmed.Load(); err != nil && *err != nil {
+		s.Logs[0].Trouble = (*err).Error()
 	}
 	switch failed := e.failed(); {
 	case failed != nil:

@@ -193,7 +193,7 @@ func (f *smallFile) Preallocate(offset, length int64) error {
 // Wherever a disk fills up, and the process ends, in order or not: the database opens, is read, and says how it is; settings change, what is past its time
 // goes, writes go on, and the ballast is there again.
 func TestFullDisk(t *testing.T) {
-	step := int64(53 << 10)
+	step := int64(101 << 10)
 	if testing.Short() {
 		step *= 5
 	}
@@ -245,6 +245,9 @@ func testFullDisk(t *testing.T, total int64, killed, undo bool) {
 	}
 	if commits != written {
 		t.Errorf("%d commits of %d", commits, written)
+	}
+	if r, err := db.Verify(t.Context(), VerifyOptions{}); err != nil || len(r.Problems) > 0 {
+		t.Errorf("verify after %d commits, %d bytes free: %v, %v", written, free, r.Problems, err)
 	}
 	o.Log.HotTTL = time.Minute
 	if err := db.Configure(t.Context(), o.Log); err != nil {

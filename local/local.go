@@ -86,6 +86,17 @@ func Open(dir string, o *Options) (*DB, error) {
 // as well, within a minute; Trim does it now.
 func (db *DB) Trim(ctx context.Context) error { return db.engine.trim(ctx) }
 
+// TrustClock has retention count what it was in doubt of: the machine's clock is right, and the machine was off for all that time. See
+// batchlog.ClockStatus. What is past its time by that goes with the next trim.
+func (db *DB) TrustClock(context.Context) error {
+	e := db.engine
+	if e.closed.Load() {
+		return batchlog.ErrClosed
+	}
+	e.clock.trust()
+	return e.essential(func() error { return e.clock.save(e.opts.FS, e.dir) })
+}
+
 // Flush makes the store durable up to the head of the log, so that opening again has nothing to apply.
 func (db *DB) Flush(ctx context.Context) error {
 	if err := db.engine.lines.Hold(ctx, batchlog.ReadOptions{}); err != nil {

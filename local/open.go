@@ -71,8 +71,9 @@ type engine struct {
 	ended  chan struct{} // closed when Close has ended
 	err    error         // of Close
 
-	flushing chan struct{} // held by who flushes: the others find it done
-	trimming chan struct{} // held by who trims
+	flushing chan struct{}         // held by who flushes: the others find it done
+	trimming chan struct{}         // held by who trims
+	trimmed  atomic.Pointer[error] // what the last trim could not do
 }
 
 // open opens a database. If the disk is full the ballast is given up, when there is one.

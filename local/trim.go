@@ -77,6 +77,15 @@ func (e *engine) trim(ctx context.Context) error {
 	if e.readOnly() {
 		return nil // nothing more is written, the table of segments included
 	}
+	err := e.retain(ctx)
+	if ctx.Err() == nil {
+		e.trimmed.Store(&err)
+	}
+	return err
+}
+
+// retain is trim for one who trims alone.
+func (e *engine) retain(ctx context.Context) error {
 	c := e.config()
 	now := e.clock.time()
 	e.log.RollIfOlder(now, c.HotTTL)

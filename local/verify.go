@@ -90,6 +90,15 @@ func (r *Report) addError(err error) {
 //
 // An error means that it could not be verified; what is wrong is in the report. What can't be read is, and what would be compared with it is not compared.
 func (db *DB) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
+	r, err := db.verify(ctx, o)
+	if full(err) && db.engine.ballast.release() {
+		defer db.engine.restoreBallast()
+		return db.verify(ctx, o)
+	}
+	return r, err
+}
+
+func (db *DB) verify(ctx context.Context, o VerifyOptions) (Report, error) {
 	e := db.engine
 	if e.closed.Load() {
 		return Report{}, batchlog.ErrClosed

@@ -44,7 +44,9 @@ type Status struct {
 type Lag struct {
 	Commits uint64  `json:"commits"` // of the log, those that do not concern the task included
 	Bytes   int64   `json:"bytes"`   // of the log, about
-	Seconds float64 `json:"seconds"` // age of the first commit that it has to handle
+	Seconds float64 `json:"seconds"` // age of the first commit that it has to handle, by the time that it has; never negative
+	// InDoubt says that the age may be nonsense: the clock of the machine that commits has jumped. See batchlog.ClockStatus.
+	InDoubt bool `json:"inDoubt,omitempty"`
 }
 
 // A Worker is a Run of a task.
@@ -110,6 +112,7 @@ type query struct {
 	bytes  int64 // of the log
 	oldest batchlog.ID
 	now    time.Time
+	clock  bool // it is in doubt
 
 	session string
 }
@@ -124,7 +127,7 @@ func newQuery(ctx context.Context, db *batchlog.DB) (*query, error) {
 	if err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
-	q := &query{ctx: ctx, db: db, view: v, head: v.ID(), oldest: s.Oldest, now: time.Now(), session: s.Session}
+	q := &query{ctx: ctx, db: db, view: v, head: v.ID(), oldest: s.Oldest, now: time.Now(), session: s.Session, clock: s.Clock != nil}
 	for _, l := range s.Logs {
 		q.bytes += l.Bytes
 	}
@@ -197,11 +200,16 @@ func (q *query) lag(name string, l *taskstate.Look) (lag Lag, pending bool, err 
 		}
 		lag.Commits = uint64(q.head - c.ID + 1)
 		lag.Bytes = q.size(c.ID)
-		lag.Seconds = max(q.now.Sub(c.Time).Seconds(), 0)
+		age := q.now.Sub(c.Time)
+		lag.Seconds = max(age.Seconds(), 0)
+		lag.InDoubt = q.clock || age < -clockSlack
 		return lag, true, nil
 	}
 	return Lag{}, false, nil
 }
+
+// clockSlack is how far in the future a commit may be without the clock having been wrong.
+const clockSlack = time.Minute
 
 // size is about the bytes of the log from commit first on, taken by the number of commits.
 func (q *query) size(first batchlog.ID) int64 {

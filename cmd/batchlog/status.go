@@ -84,10 +84,16 @@ func statusText(dir string, s batchlog.Status, holds []task.Hold) string {
 		{"backlog", fmt.Sprintf("%s of at most %s", bytesText(s.BacklogBytes), limitText(s.BacklogLimit))},
 		{"followers", fmt.Sprint(s.Followers)},
 	}
+	if s.Clock != nil {
+		rows = append(rows, []string{"clock", clockText(*s.Clock)})
+	}
 	for _, l := range s.Logs {
 		rows = append(rows, []string{"log " + l.Name, logText(l)}, []string{"", settingsText(l.Config)})
 		for _, d := range l.Damaged {
 			rows = append(rows, []string{"", "damaged: " + d})
+		}
+		for line := range strings.Lines(l.Trouble) {
+			rows = append(rows, []string{"", "not moved or dropped: " + printable(strings.TrimSuffix(line, "\n"))})
 		}
 	}
 	if s.Undo.On || len(s.Undo.Have) > 0 {
@@ -100,6 +106,15 @@ func statusText(dir string, s batchlog.Status, holds []task.Hold) string {
 	rows = append(rows, []string{"store", fmt.Sprintf("%s on disk, %s in memory, %s cached; read amplification %d, write amplification %s",
 		bytesText(st.Bytes), bytesText(st.MemoryBytes), bytesText(st.CacheBytes), st.ReadAmp, threeDigits(st.WriteAmp))})
 	return aligned(rows)
+}
+
+// clockText is a clock in doubt, for people.
+func clockText(c batchlog.ClockStatus) string {
+	way := "ahead of"
+	if c.Off < 0 {
+		way = "behind"
+	}
+	return fmt.Sprintf("in doubt: %s %s what is known to have passed; the log is trimmed by that. If the clock is right: batchlog clock trust", durationText(c.Off.Abs()), way)
 }
 
 func logText(l batchlog.LogStatus) string {

@@ -171,6 +171,9 @@ func lagText(s task.Status) string {
 		return "none"
 	}
 	text := fmt.Sprintf("%s, %s, the first %s old", counted(int64(s.Lag.Commits), "commit"), bytesText(s.Lag.Bytes), durationText(seconds(s.Lag.Seconds)))
+	if s.Lag.InDoubt {
+		text += " (the clock is in doubt)"
+	}
 	if s.Rate > 0 {
 		text += "; " + rateText(s.Rate) + " commits/s"
 	}

@@ -187,7 +187,6 @@ func (l *Log) load(m *manifest) error {
 			return err
 		}
 	}
-	l.dateSegments()
 	l.sweep()
 	return nil
 }

@@ -125,6 +125,7 @@ func Open(o Options, durable batchlog.ID) (*Log, error) {
 		l.closeFiles()
 		return nil, err
 	}
+	l.dateSegments()
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop, l.done = stop, ctx.Done()
 	l.next.init(l)
