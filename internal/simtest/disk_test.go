@@ -41,6 +41,8 @@ type disk struct {
 		fault  func(op diskOp) error // nil: none
 		faults int                   // that were returned
 		full   bool
+		quota  int64 // bytes that the disk takes in all; 0: any
+		used   int64 // if there is a quota
 		// fullIn is how many operations that need space there is yet room for; 0: for as many as come.
 		fullIn int
 		trace  []string
@@ -63,6 +65,7 @@ type diskOp struct {
 	offset int64 // of a write at a place
 	size   int   // of a read or a write
 	over   bool  // a write over what is there
+	grow   int64 // bytes that it adds to what is on the disk
 	n      int   // its number among all
 	change int   // its number among those that change something; 0 if it does not
 }
@@ -186,6 +189,9 @@ func (d *disk) setFull(full bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.full = full
+	if !full {
+		d.mu.quota = 0
+	}
 }
 
 // fullIn makes the disk full at the n-th operation from now that needs space.
@@ -199,14 +205,53 @@ func (d *disk) fullIn(n int) {
 func (d *disk) isFull() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mu.full
+	return d.mu.full || d.mu.quota > 0
+}
+
+// setQuota bounds the disk to so many bytes more than it has now; what is removed makes room.
+func (d *disk) setQuota(more int64) error {
+	d.power.Lock()
+	defer d.power.Unlock()
+	all, err := files(d.mem, "/")
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.used = 0
+	for _, size := range all {
+		d.mu.used += size
+	}
+	d.mu.quota = d.mu.used + more
+	return nil
+}
+
+// takesLocked says whether there is room for what an operation adds.
+func (d *disk) takesLocked(op diskOp) bool {
+	if d.mu.quota == 0 {
+		return true
+	}
+	if d.mu.used+op.grow > d.mu.quota && op.grow > 0 {
+		return false
+	}
+	d.mu.used += op.grow
+	return true
+}
+
+// size is that of a file; 0 if there is none.
+func (d *disk) size(name string) int64 {
+	info, err := d.mem.Stat(name)
+	if err != nil || info.IsDir() {
+		return 0
+	}
+	return info.Size()
 }
 
 // clear ends all that was to go wrong.
 func (d *disk) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt = nil, false, 0, 0
+	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt, d.mu.quota = nil, false, 0, 0, 0
 }
 
 // An armed is what is to go wrong on a disk.
@@ -215,6 +260,7 @@ type armed struct {
 	full    bool
 	fullIn  int
 	crashIn int
+	quota   int64
 }
 
 // disarm has nothing go wrong until arm.
@@ -225,6 +271,7 @@ func (d *disk) disarm() armed {
 	if d.mu.crashAt > d.mu.ops {
 		a.crashIn = d.mu.crashAt - d.mu.ops
 	}
+	a.quota, d.mu.quota = d.mu.quota, 0
 	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt = nil, false, 0, 0
 	return a
 }
@@ -233,7 +280,7 @@ func (d *disk) disarm() armed {
 func (d *disk) arm(a armed) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.fault, d.mu.full, d.mu.fullIn = a.fault, a.full, a.fullIn
+	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.quota = a.fault, a.full, a.fullIn, a.quota
 	if a.crashIn > 0 {
 		d.mu.crashAt = d.mu.ops + a.crashIn
 	}
@@ -319,6 +366,9 @@ func (d *disk) allow(op diskOp) (dies bool, err error) {
 			d.mu.full = true
 		}
 	}
+	if !d.takesLocked(op) {
+		return false, &os.PathError{Op: op.kind, Path: op.path, Err: syscall.ENOSPC}
+	}
 	if d.mu.full && needsSpace[op.kind] && !(d.lenient && op.over) {
 		return false, &os.PathError{Op: op.kind, Path: op.path, Err: syscall.ENOSPC}
 	}
@@ -385,7 +435,7 @@ func (d *disk) Link(oldname, newname string) error {
 }
 
 func (d *disk) Remove(name string) error {
-	return d.run("remove", name, func() error { return d.mem.Remove(name) })
+	return d.do(diskOp{kind: "remove", path: name, grow: -d.size(name)}, func() error { return d.mem.Remove(name) }, nil)
 }
 
 func (d *disk) RemoveAll(name string) error {
@@ -458,7 +508,7 @@ func (f *diskFile) ReadAt(p []byte, offset int64) (n int, err error) {
 }
 
 func (f *diskFile) Write(p []byte) (n int, err error) {
-	err = f.disk.do(diskOp{kind: "write", path: f.path, size: len(p)}, func() (err error) {
+	err = f.disk.do(diskOp{kind: "write", path: f.path, size: len(p), grow: int64(len(p))}, func() (err error) {
 		n, err = f.File.Write(p)
 		return err
 	}, func(size int) { _, _ = f.File.Write(p[:size]) })
@@ -468,7 +518,11 @@ func (f *diskFile) Write(p []byte) (n int, err error) {
 func (f *diskFile) WriteAt(p []byte, offset int64) (n int, err error) {
 	info, err := f.File.Stat()
 	over := err == nil && offset+int64(len(p)) <= info.Size()
-	err = f.disk.do(diskOp{kind: "write", path: f.path, offset: offset, size: len(p), over: over}, func() (err error) {
+	var grow int64
+	if err == nil {
+		grow = max(0, offset+int64(len(p))-info.Size())
+	}
+	err = f.disk.do(diskOp{kind: "write", path: f.path, offset: offset, size: len(p), over: over, grow: grow}, func() (err error) {
 		n, err = f.File.WriteAt(p, offset)
 		return err
 	}, func(size int) { _, _ = f.File.WriteAt(p[:size], offset) })

@@ -72,6 +72,7 @@ type together struct {
 	crew       *crew
 	halfFilled bool // a backfill has not come to its end: what it has made so far is kept for the next one
 	working    bool // tasks have worked since the database was opened, so that it may hold commits of theirs that nobody has seen
+	jumped     bool // the clock has moved by much since the program began
 	paused     bool // a task may be
 	copies     []*copied
 	fence      fence
@@ -229,6 +230,7 @@ func (g *together) program() {
 	g.seedStep(0)
 	g.mustOpen()
 	g.registerJobs()
+	g.stepConfigure()
 	for n := 1; n <= g.mix.steps; n++ {
 		g.steps.Add(1)
 		g.seedStep(n)
@@ -391,10 +393,6 @@ func (g *together) options(o *local.Options) {
 	o.ChainBytes = pick(16<<10, 16<<10, 64<<10, 1<<20, 32<<20)
 	o.InverseBytes = pick(0, 0, 0, 8<<10)
 	g.kept.limit = 0
-	if off("other sizes after a crash") {
-		o.MemTableBytes = []int64{64 << 10, 256 << 10, 64 << 20}[g.seed%3]
-		o.ChainBytes = []int64{16 << 10, 64 << 10, 1 << 20}[g.seed/3%3]
-	}
 	g.log("open with cache %d, memtable %d, chain %d, inverse %d", o.CacheBytes, o.MemTableBytes, o.ChainBytes, o.InverseBytes)
 }
 

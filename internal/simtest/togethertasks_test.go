@@ -112,7 +112,7 @@ func (g *together) work(toEnd bool) {
 		defer g.disk.arm(armed)
 	}
 	busy := !g.exact && !toEnd && g.rng.IntN(2) == 0
-	g.working = true
+	g.working, g.crew = true, &crew{db: g.db}
 	for _, j := range g.jobs {
 		workers, concurrency := 1, 1
 		if !g.exact {
