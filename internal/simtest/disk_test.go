@@ -43,6 +43,8 @@ type disk struct {
 		full   bool
 		quota  int64 // bytes that the disk takes in all; 0: any
 		used   int64 // if there is a quota
+		// reserved is up to where space was taken for a file beforehand.
+		reserved map[string]int64
 		// fullIn is how many operations that need space there is yet room for; 0: for as many as come.
 		fullIn int
 		trace  []string
@@ -93,7 +95,7 @@ func newDisk(mem *crashfs.FS, seed uint64) *disk {
 	}
 	d := &disk{mem: mem}
 	d.mu.rng = rand.New(rand.NewPCG(seed, 0xd15c))
-	d.mu.reads = map[string]int{}
+	d.mu.reads, d.mu.reserved = map[string]int{}, map[string]int64{}
 	return d
 }
 
@@ -219,11 +221,29 @@ func (d *disk) setQuota(more int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.used = 0
-	for _, size := range all {
-		d.mu.used += size
+	for path, size := range all {
+		d.mu.used += max(size, d.mu.reserved[strings.TrimPrefix(path, "/")], d.mu.reserved[path])
 	}
 	d.mu.quota = d.mu.used + more
 	return nil
+}
+
+// Preallocate takes space that a quota counts.
+func (f *diskFile) Preallocate(offset, length int64) error {
+	d := f.disk
+	has := d.size(f.path)
+	op := diskOp{kind: "write", path: f.path, offset: offset, size: int(length), over: true}
+	d.mu.Lock()
+	if d.mu.quota > 0 {
+		op.grow = max(0, offset+length-max(has, d.mu.reserved[f.path]))
+	}
+	d.mu.Unlock()
+	return d.do(op, func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.mu.reserved[f.path] = max(d.mu.reserved[f.path], offset+length)
+		return nil
+	}, nil)
 }
 
 // takesLocked says whether there is room for what an operation adds.
@@ -435,7 +455,19 @@ func (d *disk) Link(oldname, newname string) error {
 }
 
 func (d *disk) Remove(name string) error {
-	return d.do(diskOp{kind: "remove", path: name, grow: -d.size(name)}, func() error { return d.mem.Remove(name) }, nil)
+	size := d.size(name)
+	d.mu.Lock()
+	size = max(size, d.mu.reserved[name])
+	d.mu.Unlock()
+	return d.do(diskOp{kind: "remove", path: name, grow: -size}, func() error {
+		err := d.mem.Remove(name)
+		if err == nil {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			delete(d.mu.reserved, name)
+		}
+		return err
+	}, nil)
 }
 
 func (d *disk) RemoveAll(name string) error {
@@ -520,7 +552,9 @@ func (f *diskFile) WriteAt(p []byte, offset int64) (n int, err error) {
 	over := err == nil && offset+int64(len(p)) <= info.Size()
 	var grow int64
 	if err == nil {
-		grow = max(0, offset+int64(len(p))-info.Size())
+		f.disk.mu.Lock()
+		grow = max(0, offset+int64(len(p))-max(info.Size(), f.disk.mu.reserved[f.path]))
+		f.disk.mu.Unlock()
 	}
 	err = f.disk.do(diskOp{kind: "write", path: f.path, offset: offset, size: len(p), over: over, grow: grow}, func() (err error) {
 		n, err = f.File.WriteAt(p, offset)

@@ -72,6 +72,10 @@ type together struct {
 	crew       *crew
 	halfFilled bool // a backfill has not come to its end: what it has made so far is kept for the next one
 	working    bool // tasks have worked since the database was opened, so that it may hold commits of theirs that nobody has seen
+	boots      int  // of the machine, so far
+	booted     time.Time
+	ended      bool // the process was ended last, the machine runs on
+	bootDisk   *disk
 	jumped     bool // the clock has moved by much since the program began
 	paused     bool // a task may be
 	copies     []*copied
@@ -387,6 +391,12 @@ func (g *together) submitToken(c commit) {
 // options changes how the database is opened: other sizes each time.
 func (g *together) options(o *local.Options) {
 	g.opening = true
+	if g.bootDisk != g.disk && !g.ended {
+		g.boots++
+		g.booted = time.Now()
+	}
+	g.bootDisk, g.ended = g.disk, false
+	o.Uptime = func() (string, time.Duration) { return fmt.Sprint("run ", g.boots), time.Since(g.booted) }
 	pick := func(sizes ...int64) int64 { return sizes[g.rng.IntN(len(sizes))] }
 	o.CacheBytes = pick(64<<10, 1<<20, 16<<20)
 	o.MemTableBytes = pick(64<<10, 64<<10, 256<<10, 1<<20, 64<<20)

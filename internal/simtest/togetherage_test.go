@@ -2,6 +2,7 @@ package simtest
 
 import (
 	"errors"
+	"fmt"
 	"testing/synctest"
 	"time"
 
@@ -22,15 +23,26 @@ func (g *together) keepFor() time.Duration {
 // settled has the tasks handle all that there is and time pass until all of the log is past its time. It says whether that was possible: nothing holds the log, and the disk does what it should.
 func (g *together) settled() bool {
 	g.t.Helper()
-	keep := g.keepFor()
-	if keep == 0 || keep > 5*time.Hour || g.disk.isFull() || g.disk.crashed() || !g.kept.sure {
-		return false
-	}
 	g.disk.clear()
-	if g.readOnly() {
-		return false
+	if g.hurt() || g.readOnly() {
+		g.reopen("what has failed")
+		g.disk.clear()
+		synctest.Wait()
+		if g.hurt() && !g.disk.crashed() {
+			g.disk.forgive()
+		}
+		if g.disk.crashed() || g.readOnly() {
+			return false
+		}
 	}
-	g.disk.forgive()
+	if keep := g.keepFor(); keep == 0 || keep > 5*time.Hour || !g.kept.sure {
+		c := g.config
+		c.HotTTL, c.Warm, c.WarmTTL = time.Hour, nil, 0
+		g.configure(c)
+		if !g.kept.sure {
+			return false
+		}
+	}
 	g.letGo()
 	g.work(true)
 	for _, f := range g.fold.jobs {
@@ -127,7 +139,7 @@ func (g *together) stepTokenLife() {
 		return
 	}
 	g.written++
-	c := commit{at: g.clock.now(), token: "life " + g.value()[:6], ops: []op{g.randomOp()}}
+	c := commit{at: g.clock.now(), token: fmt.Sprint("life ", g.written), ops: []op{g.randomOp()}}
 	g.submitToken(c)
 	g.work(true)
 	for range 3 {
@@ -144,6 +156,7 @@ func (g *together) stepTokenLife() {
 	if g.hurt() {
 		return
 	}
+	g.ended = true
 	g.disk.kill()
 	g.recover("the end of the process")
 	synctest.Wait()

@@ -266,13 +266,13 @@ func (g *together) openCopy(c *copied) {
 
 // known are the files that a database that is closed may have, by what is behind its directory. Those of the log are counted as well.
 var knownFiles = []*regexp.Regexp{
-	regexp.MustCompile(`^/(LOCK|OWNER|database|settings)$`),
+	regexp.MustCompile(`^/(LOCK|OWNER|database|settings|clock|ballast)$`),
 	regexp.MustCompile(`^/log/main/manifest$`),
-	regexp.MustCompile(`^/(settings|database|log/main/manifest)\.tmp$`), // the next one takes its place
+	regexp.MustCompile(`^/(settings|database|clock|ballast|log/main/manifest)\.tmp$`), // the next one takes its place
 	regexp.MustCompile(`^/log/main/\d{20}-[0-9a-f]{8}\.seg$`),
 	regexp.MustCompile(`^/log/main/chain-[0-9a-f]{32}\.ops$`),
 	regexp.MustCompile(`^/blobs/[0-9a-f]{2}/[0-9a-f]{64}\.blob$`),
-	regexp.MustCompile(`^/store/(LOCK|\d+\.sst|\d+\.log|MANIFEST-\d+|OPTIONS-\d+|marker\..*)$`),
+	regexp.MustCompile(`^/store/(LOCK|\d+\.sst|\d+\.blob|\d+\.log|MANIFEST-\d+|OPTIONS-\d+|marker\..*)$`),
 }
 
 // explainFiles closes the database, after all is removed that can be, and asserts that of each file it is known what it is for.
