@@ -247,7 +247,7 @@ func (r *run) fillChain(o *openChain) {
 
 // excusedChain says whether a chain may have failed with err: as a read, or because the disk is or was full.
 func (r *run) excusedChain(err error) bool {
-	full := r.disk.isFull() || time.Since(r.spaceSince) < time.Second
+	full := r.disk.isFull() || time.Since(r.spaceSince) < time.Second || time.Since(r.disk.spaceSince()) < time.Second
 	return r.excused(err) || (r.disk.crashed() || r.disk.faults() > 0) && !errors.Is(err, errHung) || full && (errors.Is(err, batchlog.ErrNoSpace) || errors.Is(err, errHung))
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -36,7 +37,8 @@ type disk struct {
 		torn    bool  // the write that the power is lost in comes to the disk in part
 		survive *crashfs.FS
 		dead    bool
-		killed  bool // the process ended, the power did not
+		cleared time.Time // when it was full last, and ceased to be
+		killed  bool      // the process ended, the power did not
 
 		fault  func(op diskOp) error // nil: none
 		faults int                   // that were returned
@@ -271,7 +273,17 @@ func (d *disk) size(name string) int64 {
 func (d *disk) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.mu.full || d.mu.quota > 0 {
+		d.mu.cleared = time.Now()
+	}
 	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt, d.mu.quota = nil, false, 0, 0, 0
+}
+
+// spaceSince is when there was space again, if that was by clear.
+func (d *disk) spaceSince() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.cleared
 }
 
 // An armed is what is to go wrong on a disk.

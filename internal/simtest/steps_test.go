@@ -174,7 +174,7 @@ func (r *run) settle(c commit, id batchlog.ID, err error) {
 		r.follows(id)
 	case outcome == "uncertain" && hurt:
 		r.model.pending = append(r.model.pending, c)
-	case outcome == "no space" && (r.disk.isFull() || hurt || time.Since(r.spaceSince) < time.Second):
+	case outcome == "no space" && (r.disk.isFull() || hurt || time.Since(r.spaceSince) < time.Second || time.Since(r.disk.spaceSince()) < time.Second):
 	case outcome == "read-only" && hurt:
 	case outcome == "context" && r.disk.isFull():
 	case outcome == "other" && hurt:

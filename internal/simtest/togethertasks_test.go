@@ -210,7 +210,7 @@ func (g *together) stepManage() {
 		err = g.checkHolds(ctx)
 	}
 	g.log("%s task %s: %v", what, j.name, err)
-	if err != nil && !g.excused(err) && !g.hurt() {
+	if err != nil && !g.excusedChain(err) && !g.hurt() {
 		g.must(what+" a task", err)
 	}
 	if !g.disk.crashed() {
