@@ -23,7 +23,7 @@ func Replay(ctx context.Context, log Log, store Store, progress func(applied, he
 	for store.Applied() < head {
 		records, _, err := r.Next(ctx)
 		if err == nil {
-			err = checkOps(records)
+			err = checkRecords(records)
 		}
 		if err != nil {
 			return fmt.Errorf("replay the log from commit %d: %w", store.Applied()+1, err)
@@ -38,9 +38,9 @@ func Replay(ctx context.Context, log Log, store Store, progress func(applied, he
 	return nil
 }
 
-// checkOps makes sure that records have as many ops as they say, before any of them is applied: the store takes them as they are, and could not go on if they had not. The ops of
+// checkRecords makes sure that records have as many ops as they say, before any of them is applied: the store takes them as they are, and could not go on if they had not. The ops of
 // a chain are counted where they are read.
-func checkOps(records []batchlog.Record) error {
+func checkRecords(records []batchlog.Record) error {
 	for i := range records {
 		r := &records[i]
 		inline := r.Count
