@@ -182,8 +182,7 @@ func (f *copyFill) flush() error {
 			return err
 		}
 		if f.blobs > 0 && part.seq == f.seq {
-			g.hasBlobs.Store(true)
-			if err := g.e.keepBlobs(part.ops, part.count); err != nil {
+			if err := g.e.keepBlobs(&g.writer, part.ops, part.count); err != nil {
 				return err
 			}
 		}

@@ -28,7 +28,12 @@ func (e *engine) commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 
 // commitLast commits what hooks have seen: large values become blobs, and what refers to blobs is marked.
 func (e *engine) commitLast(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	ops, blobs, err := e.convertValues(ctx, p.Ops, p.Count)
+	if p.Blobs == 0 && e.blobBytes.Load() == 0 {
+		return e.lines.Commit(ctx, p)
+	}
+	var w blobWriter
+	defer func() { e.recent.release(&w, e.log.Head()) }()
+	ops, blobs, err := e.convertValues(ctx, &w, p.Ops, p.Count)
 	if err != nil {
 		return 0, err
 	}
@@ -39,9 +44,7 @@ func (e *engine) commitLast(ctx context.Context, p *batchlog.Proposal) (batchlog
 	marked.Ops = ops
 	marked.Blobs += blobs
 	marked.Meta = batchlog.AppendBlobs(p.Meta[:len(p.Meta):len(p.Meta)])
-	e.blobCommits.Add(1)
-	defer e.blobCommits.Add(-1)
-	if err := e.keepBlobs(marked.Ops, marked.Count); err != nil {
+	if err := e.keepBlobs(&w, marked.Ops, marked.Count); err != nil {
 		return 0, err
 	}
 	return e.lines.Commit(ctx, &marked)

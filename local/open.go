@@ -52,15 +52,14 @@ type engine struct {
 	recent   recentBlobs
 	chains   staging
 
-	settings     *settingsFile
-	configuring  chan struct{} // held by who changes settings
-	backfill     backfilling
-	blobBytes    atomic.Int64              // LogConfig.BlobBytes
-	blobCommits  atomic.Int64              // commits under way that refer to blobs
-	sweeping     sync.Mutex                // held by who sweeps blobs
-	deadBlobs    map[blob.Hash]batchlog.ID // that nothing refers to, and since when; views from before may
-	orphansSwept time.Time
-	roster       *roster.Roster
+	settings    *settingsFile
+	configuring chan struct{} // held by who changes settings
+	backfill    backfilling
+	blobBytes   atomic.Int64 // LogConfig.BlobBytes
+	opened      batchlog.ID  // head of the log when it was opened
+	sweeping    sync.Mutex   // held by who sweeps blobs
+	sweeps      blobSweeps
+	roster      *roster.Roster
 
 	followers followers
 
@@ -101,7 +100,8 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	e.clock = newClock(&e.opts)
 	e.backfill.hold.Store(math.MaxUint64)
 	e.chains.stages = map[*stage]struct{}{}
-	e.recent.at, e.deadBlobs = map[blob.Hash]time.Time{}, map[blob.Hash]batchlog.ID{}
+	e.recent = newRecentBlobs()
+	e.sweeps = blobSweeps{dead: map[blob.Hash]batchlog.ID{}, some: sweepSome}
 	defer func() {
 		if err != nil {
 			*released = e.ballast != nil && full(err) && e.ballast.release()
@@ -139,12 +139,13 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	}
 	e.blobBytes.Store(int64(e.config().BlobBytes))
 	e.store.SetUndo(e.config().Undo)
-	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName), Claim: e.recent.keep}); err != nil {
+	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName)}); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", chainError(err))
 	}
 	if err := e.replay(); err != nil {
 		return nil, err
 	}
+	e.opened = e.log.Head()
 	e.lines = commit.New(commit.Options{Log: e.log, Store: e.store, Now: o.Now, LastTime: e.log.LastTime()})
 	e.db = batchlog.New(e)
 	e.hooks = batchlog.NewHooks(e.db)

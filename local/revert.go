@@ -147,8 +147,7 @@ func (f *revertFill) flush() error {
 	}
 	g := f.stage
 	if f.blobs > 0 {
-		g.hasBlobs.Store(true)
-		if err := g.e.keepBlobs(f.ops, f.count); err != nil {
+		if err := g.e.keepBlobs(&g.writer, f.ops, f.count); err != nil {
 			return err
 		}
 	}

@@ -52,7 +52,7 @@ type stage struct {
 	onDisk atomic.Int64
 	holds  atomic.Uint64 // the first commit that is needed from the log
 
-	hasBlobs atomic.Bool // blobs is not 0
+	writer blobWriter // of its references to blobs
 }
 
 // Progress is as batchlog.Stage says.
@@ -89,14 +89,13 @@ func (g *stage) Add(ctx context.Context, ops []byte, count, blobs int) error {
 	if err := g.e.roster.Permit(ctx, &batchlog.Proposal{Ops: ops, Count: count}); err != nil {
 		return err
 	}
-	ops, more, err := g.e.convertValues(ctx, ops, count)
+	ops, more, err := g.e.convertValues(ctx, &g.writer, ops, count)
 	if err != nil {
 		return err
 	}
 	blobs += more
 	if blobs > 0 {
-		g.hasBlobs.Store(true)
-		if err := g.e.keepBlobs(ops, count); err != nil {
+		if err := g.e.keepBlobs(&g.writer, ops, count); err != nil {
 			return err
 		}
 	}
@@ -364,6 +363,7 @@ func (g *stage) Close() error {
 		return nil
 	}
 	g.closed = true
+	defer func() { g.e.recent.release(&g.writer, g.e.log.Head()) }()
 	g.dropBuilt()
 	errs := []error{g.dropAfter()}
 	if g.revert != nil {

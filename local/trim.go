@@ -190,7 +190,7 @@ func (e *engine) sweep(ctx context.Context) error {
 		return nil
 	}
 	_, _, err := e.SweepChains(ctx, sweepAge)
-	_, blobs := e.sweepBlobs(ctx, sweepAge)
+	_, blobs := e.sweepBlobs(ctx, sweepAge, false)
 	return errors.Join(err, blobs)
 }
 

@@ -47,8 +47,6 @@ type Options struct {
 	Dir string // made if it isn't there; one store at a time
 	// Now is the clock that says when a temporary file was begun; nil: time.Now.
 	Now func() time.Time
-	// Claim is told the hash of what Put is about to name, or to find there: who removes blobs must leave that one alone. nil: nobody is told.
-	Claim func(h Hash)
 }
 
 // A Store is the blobs in a directory. All of its methods may be called at any time, but see [Store.Remove].

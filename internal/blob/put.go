@@ -37,6 +37,11 @@ const (
 // full, when the error is a syscall.ENOSPC. Only a file that can't be removed stays, for [Store.Sweep]. It is a
 // [*VersionError] if the content is here in a file that a newer version wrote.
 func (s *Store) Put(ctx context.Context, r io.Reader, progress func(bytes int64)) (ref Ref, err error) {
+	return s.PutClaimed(ctx, r, progress, nil)
+}
+
+// PutClaimed is Put that tells claim the hash of what it is about to name, or to find here: who removes blobs must leave that one alone. nil: nobody is told.
+func (s *Store) PutClaimed(ctx context.Context, r io.Reader, progress func(bytes int64), claim func(h Hash)) (ref Ref, err error) {
 	defer func() {
 		if err != nil {
 			ref, err = Ref{}, fmt.Errorf("put blob: %w", err)
@@ -58,7 +63,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, progress func(bytes int64)
 	if ref, err = w.write(ctx, r, progress); err != nil {
 		return Ref{}, err
 	}
-	kept, err = w.publish(ctx, ref)
+	kept, err = w.publish(ctx, ref, claim)
 	return ref, err
 }
 
@@ -249,10 +254,10 @@ func fill(ctx context.Context, r io.Reader, b []byte) (n int, ended bool, err er
 }
 
 // publish gives the file its name, for good, unless the content is here already. kept says whether it did so.
-func (w *writer) publish(ctx context.Context, ref Ref) (kept bool, err error) {
+func (w *writer) publish(ctx context.Context, ref Ref, claim func(h Hash)) (kept bool, err error) {
 	s := w.store
-	if s.opts.Claim != nil {
-		s.opts.Claim(ref.Hash)
+	if claim != nil {
+		claim(ref.Hash)
 	}
 	folder := &s.folders[ref.Hash[0]]
 	folder.Lock()

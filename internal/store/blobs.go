@@ -107,13 +107,13 @@ func (s *Store) indexBlobs(r *batchlog.Record) error {
 
 var errBlobEntry = fmt.Errorf("store: %w: malformed entry of a blob", batchlog.ErrCorrupt)
 
-// Blobs calls visit for each blob that a commit has referred to, with the newest one that did.
-func (s *Store) Blobs(visit func(hash [blobHash]byte, size int64, last batchlog.ID) error) error {
+// Blobs calls visit for each blob that a commit has referred to, with the newest one that did, in the order of hashes from one on.
+func (s *Store) Blobs(from [blobHash]byte, visit func(hash [blobHash]byte, size int64, last batchlog.ID) error) error {
 	if !s.use.enter() {
 		return batchlog.ErrClosed
 	}
 	defer s.use.leave()
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{0, blobTag}, UpperBound: []byte{0, blobTag + 1}})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: blobKey(from), UpperBound: []byte{0, blobTag + 1}})
 	if err != nil {
 		return readError(err)
 	}
@@ -134,17 +134,23 @@ func (s *Store) Blobs(visit func(hash [blobHash]byte, size int64, last batchlog.
 
 // BlobLast is the newest commit that has referred to the blob, 0 if none has.
 func (s *Store) BlobLast(hash [blobHash]byte) (batchlog.ID, error) {
+	_, last, err := s.Blob(hash)
+	return last, err
+}
+
+// Blob is the size of a blob, and the newest commit that has referred to it, 0 if none has.
+func (s *Store) Blob(hash [blobHash]byte) (size int64, last batchlog.ID, err error) {
 	value, err := s.Get(blobKey(hash))
 	if errors.Is(err, batchlog.ErrNotFound) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if len(value) != 16 {
-		return 0, errBlobEntry
+		return 0, 0, errBlobEntry
 	}
-	return batchlog.ID(binary.BigEndian.Uint64(value)), nil
+	return int64(binary.BigEndian.Uint64(value[8:])), batchlog.ID(binary.BigEndian.Uint64(value)), nil
 }
 
 // BlobUsed reports whether one of the keys that a reference to the blob was put under still has it.
