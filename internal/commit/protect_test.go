@@ -238,6 +238,27 @@ func TestProtectedTooLate(t *testing.T) {
 	})
 }
 
+// A protection that ends between the look at what was read and the commit's turn is none: all that was read is validated.
+func TestProtectedTooLong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l, s := newFakeLog(t), newFakeStore(t)
+		p := newLine(t, l, s)
+		ticket, _ := p.protect(t, 0, "k")
+		b := newBlocker()
+		l.syncing = b.wait
+		first := p.commit(t.Context(), propose(put("first")))
+		<-b.entered
+		other := p.commit(t.Context(), propose(put("k")))
+		synctest.Wait()
+		late := p.commit(t.Context(), with(ticket, reading(0, []string{"k"})))
+		time.Sleep(2 * ProtectMax)
+		b.release()
+		check(t, "first", <-first, result{1, nil})
+		check(t, "other", <-other, result{2, nil})
+		wantErr(t, "late", (<-late).err, batchlog.ErrConflict)
+	})
+}
+
 // A proposal of many ops is compared with what is protected by its caller; should new protections come all the time it waits for those that there are.
 func TestProtectLarge(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -251,6 +251,7 @@ func TestLeftProposalsAreFree(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				time.Sleep(30 * time.Microsecond)
 				end()
 			}
 		})
