@@ -281,3 +281,21 @@ func TestLeftProposalsAreFree(t *testing.T) {
 		check(t, "committed", key, "k")
 	}
 }
+
+// What a caller that has left had proposed is not looked at, not even to see what it touches.
+func TestLeftIsNotLookedAt(t *testing.T) {
+	l, s := newFakeLog(t), newFakeStore(t)
+	r := newLine(t, l, s).request()
+	r.prop = propose(put("k"))
+	g := &protection{version: 1, reads: &readSet{keys: [][]byte{[]byte("k")}}}
+	if touched, known := r.touches(g); !touched || !known {
+		t.Error("does not touch what it writes")
+	}
+	if !r.leave() {
+		t.Fatal("could not leave")
+	}
+	r.prop = nil // it would panic
+	if touched, known := r.touches(g); touched || !known {
+		t.Error("still touches something")
+	}
+}
