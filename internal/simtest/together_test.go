@@ -403,6 +403,9 @@ func (g *together) options(o *local.Options) {
 	o.ChainBytes = pick(16<<10, 16<<10, 64<<10, 1<<20, 32<<20)
 	o.InverseBytes = pick(0, 0, 0, 8<<10)
 	g.kept.limit = 0
+	if o.InverseBytes > 0 {
+		g.kept.all = 0 // what is applied again may now be too large
+	}
 	g.log("open with cache %d, memtable %d, chain %d, inverse %d", o.CacheBytes, o.MemTableBytes, o.ChainBytes, o.InverseBytes)
 }
 

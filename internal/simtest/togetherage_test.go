@@ -23,6 +23,10 @@ func (g *together) keepFor() time.Duration {
 // settled has the tasks handle all that there is and time pass until all of the log is past its time. It says whether that was possible: nothing holds the log, and the disk does what it should.
 func (g *together) settled() bool {
 	g.t.Helper()
+	if g.disk.isFull() {
+		g.disk.clear()
+		time.Sleep(2 * time.Second) // who waits for space looks every now and then
+	}
 	g.disk.clear()
 	if g.hurt() || g.readOnly() {
 		g.reopen("what has failed")
