@@ -83,8 +83,11 @@ func Open(dir string, o *Options) (*DB, error) {
 }
 
 // Trim moves to warm directories what is past HotTTL, if there are any, and drops what the log need not keep any more. That is done in the background
-// as well, within a minute; Trim does it now.
-func (db *DB) Trim(ctx context.Context) error { return db.engine.trim(ctx) }
+// as well, within a minute; Trim does it now, and waits until the files that are not needed any more are removed, as far as they can be.
+func (db *DB) Trim(ctx context.Context) error {
+	err := db.engine.trim(ctx)
+	return errors.Join(err, db.engine.log.Swept(ctx))
+}
 
 // TrustClock has retention count what it was in doubt of: the machine's clock is right, and the machine was off for all that time. See
 // batchlog.ClockStatus. What is past its time by that goes with the next trim.

@@ -499,6 +499,14 @@ func (fs *fullFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	return &fullFile{f, fs, name}, nil
 }
 
+func (fs *fullFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := fs.FS.OpenReadWrite(name, c, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &fullFile{f, fs, name}, nil
+}
+
 type fullFile struct {
 	vfs.File
 	fs   *fullFS
@@ -526,17 +534,17 @@ func (f *fullFile) Write(b []byte) (int, error) {
 	return f.File.Write(b)
 }
 
-// Until the manifest names the new place all is as it was.
-func TestWarmManifestFails(t *testing.T) {
+// Until the table names the new place all is as it was.
+func TestWarmTableFails(t *testing.T) {
 	fs := &fullFS{FS: vfs.NewMem()}
 	fs.part.Store("nothing")
 	w := openWarm(t, fs, warmConfig)
 	w.write(100)
 	old := w.old()
-	fs.part.Store("db/log/main/manifest")
+	fs.part.Store("db/log/main/table-")
 	for range 2 {
 		if err := w.Trim(t.Context()); err == nil {
-			t.Error("moved without a manifest")
+			t.Error("moved without a table")
 		}
 		if w.engine.log.LastWarm() != 0 {
 			t.Errorf("commits up to %d are warm", w.engine.log.LastWarm())

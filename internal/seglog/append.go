@@ -2,10 +2,11 @@ package seglog
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/bytespace/batchlog"
-	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 const (
@@ -22,8 +23,11 @@ const (
 // An appender is where the log grows. Only the goroutine that appends touches it.
 type appender struct {
 	seg      *seg
-	offset   int64  // where the next group goes
-	chain    uint32 // sum of the group before
+	file     vfs.File // of seg
+	unnamed  bool     // its file has not got its name yet
+	offset   int64    // where the next group goes
+	chain    uint32   // sum of the group before
+	marked   int64    // where the last of its marks is
 	nextID   batchlog.ID
 	lastTime int64
 
@@ -73,15 +77,17 @@ func (l *Log) begin(size int) error {
 		return err
 	}
 	t := &l.tail
+	if t.unnamed {
+		if err := l.nameActive(); err != nil {
+			return err
+		}
+	}
 	group := segment.GroupHead + size
 	full := t.offset+int64(group) > t.seg.size
 	if full || l.rollSoon.Load() && t.offset > segment.HeaderSize {
-		err := l.roll(int64(group))
-		if err != nil && (full || l.Failed() != nil) {
+		err := l.roll(int64(group), full)
+		if err != nil && (full || t.unnamed || l.Failed() != nil) {
 			return err
-		}
-		if err == nil {
-			l.rollSoon.Store(false)
 		}
 	}
 	if rest := cap(t.chunk) - len(t.chunk); rest < max(group, chunkRest) {
@@ -103,23 +109,23 @@ func (l *Log) Sync() error {
 	b := t.chunk[t.start:len(t.chunk):len(t.chunk)]
 	g := segment.Group{
 		Offset: t.offset, Size: len(b) - segment.GroupHead, Count: t.count,
-		Prev: t.chain, First: t.nextID - batchlog.ID(t.count), Durable: t.seg.end.Load(),
+		Prev: t.chain, First: t.nextID - batchlog.ID(t.count), Durable: t.seg.live.end.Load(),
 	}
 	var err error
-	if g.Sum, err = segment.PutGroup(b, g, t.seg.header.Salt()); err != nil {
+	if g.Sum, err = segment.PutGroup(b, g, t.seg.live.header.Salt()); err != nil {
 		t.abandon(g.First)
 		return err
 	}
-	if _, err := t.seg.file.WriteAt(b, g.Offset); err != nil {
-		err = fmt.Errorf("write %d commits to segment %s: %w", g.Count, t.seg.name, err)
+	if _, err := t.file.WriteAt(b, g.Offset); err != nil {
+		err = fmt.Errorf("write %d commits to segment %s: %w", g.Count, t.seg.name(), err)
 		t.abandon(g.First)
 		if noSpace(err) {
 			return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
 		}
 		return l.failSync(err)
 	}
-	if err := t.seg.file.SyncData(); err != nil {
-		err = fmt.Errorf("sync segment %s: %w", t.seg.name, err)
+	if err := t.file.SyncData(); err != nil {
+		err = fmt.Errorf("sync segment %s: %w", t.seg.name(), err)
 		t.abandon(g.First)
 		return l.failSync(err)
 	}
@@ -131,28 +137,32 @@ func (l *Log) Sync() error {
 // publish makes a durable group part of the log.
 func (l *Log) publish(g segment.Group, records []byte) {
 	t := &l.tail
-	s := t.seg
+	v := t.seg.live
 	passed := l.passed()
-	l.mu.Lock()
-	if s.ended = passed; s.oldest == 0 {
-		s.begun = passed
+	if v.ended.Store(passed); v.empty() {
+		v.begun.Store(passed)
 	}
-	l.mu.Unlock()
-	if n := len(s.marks); n == 0 || g.Offset-s.marks[n-1].Offset >= segment.MarkBytes {
+	if at := t.marked; at == 0 || g.Offset-at >= segment.MarkBytes {
 		var first batchlog.Record
 		if _, err := segment.ParseRecord(records, &first); err != nil {
 			panic("batchlog: bug: wrote a record that cannot be read: " + err.Error())
 		}
-		l.mu.Lock()
-		if n == 0 {
-			s.oldest = first.Time
+		if v.empty() {
+			v.oldest.Store(first.Time)
 		}
-		s.marks = append(s.marks, segment.Mark{Offset: g.Offset, First: g.First, Time: first.Time})
-		l.mu.Unlock()
+		v.mu.Lock()
+		v.mu.marks = append(v.mu.marks, segment.Mark{Offset: g.Offset, First: g.First, Time: first.Time})
+		v.mu.Unlock()
+		t.marked = g.Offset
 	}
 	if len(t.chains) > 0 {
+		v.mu.Lock()
+		v.mu.chains = append(v.mu.chains, t.chains...)
+		v.mu.Unlock()
 		l.mu.Lock()
-		s.chains = append(s.chains, t.chains...)
+		for _, c := range t.chains {
+			l.mu.chains[c.file] = c.id
+		}
 		l.mu.Unlock()
 		t.chains = nil
 	}
@@ -160,11 +170,12 @@ func (l *Log) publish(g segment.Group, records []byte) {
 	t.offset = segment.Align(g.End())
 	t.count = 0
 	last := t.nextID - 1
-	s.end.Store(g.End())
+	v.end.Store(g.End())
 	l.head.Store(uint64(last))
 	l.ring.publish(ringGroup{first: g.First, last: last, records: records, count: g.Count})
-	if t.offset > s.size/2 {
-		l.next.want(l.nextSize(s.size))
+	poke(l.markWanted)
+	if t.offset > t.seg.size/2 {
+		l.next.want(l.nextSize(true))
 	}
 }
 
@@ -182,9 +193,9 @@ func (l *Log) failSync(err error) error {
 	return fmt.Errorf("%w: %w", batchlog.ErrUncertain, err)
 }
 
-// roll begins a new segment with room for a group of that size. If it fails with ErrNoSpace all is as before.
-func (l *Log) roll(group int64) error {
-	p, err := l.next.take(l.nextSize(l.tail.seg.size), segment.HeaderSize+group)
+// roll begins a new segment with room for a group of that size; filled says that the one before has none. If it fails with ErrNoSpace all is as before.
+func (l *Log) roll(group int64, filled bool) error {
+	p, err := l.next.take(l.nextSize(filled), segment.HeaderSize+group)
 	if err != nil {
 		return err
 	}
@@ -196,117 +207,85 @@ func (l *Log) roll(group int64) error {
 		}
 		return err
 	}
-	l.wantSeal()
+	poke(l.sealWanted)
 	return nil
 }
 
+// rollTo has the log go on in p. The table names it first, and it is written to only when it has its name: so a crash finds it under the one name or the other, and
+// never a segment that no table knows.
 func (l *Log) rollTo(p *prepared) error {
 	t := &l.tail
-	old := t.seg
-	s, err := l.name(p, t.nextID)
+	begin, err := l.prepareBegin(p, t.nextID, l.passed())
 	if err != nil {
 		p.remove(l)
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
-	empty := old.end.Load() == segment.HeaderSize // too small for its first commit: it is replaced
-	// The table changes when the manifest has changed: until then old is the active segment, for the sealer most of all.
-	l.mu.Lock()
-	m := l.tableLocked()
-	l.mu.Unlock()
-	end := len(m.Segments) - 1
-	if empty {
-		m.Segments = m.Segments[:end]
-	} else {
-		m.Segments[end].State, m.Segments[end].Last, m.Segments[end].Newest = stateNames[full], t.nextID-1, t.lastTime
-		m.Segments[end].Ended = old.ended
-	}
-	s.begun = l.passed()
-	m.Segments = append(m.Segments, s.manifest())
-	if uncertain, err := l.replaceManifest(m); err != nil {
-		if uncertain {
-			// The old manifest or the new one would be found after a crash; what goes on must be right for both, and
-			// nothing is. The commit that needed the segment is in neither.
-			_ = l.failSync(fmt.Errorf("write manifest: %w", err))
-			_ = p.file.Close() // holds nothing but its header, which is synced
-			return l.Failed()
+	old := t.seg
+	err = l.edit(func(*table) edit {
+		if old.live.empty() { // too small for its first commit: it is replaced
+			return edit{begin}
 		}
+		_, chains := old.live.groups()
+		return edit{{kind: kindFull, seg: seg{
+			first: old.first, last: t.nextID - 1, end: old.live.end.Load(), oldest: old.live.oldest.Load(), newest: t.lastTime, begun: old.live.begun.Load(), ended: old.live.ended.Load(),
+			chains: slices.Clone(chains),
+		}}, begin}
+	})
+	switch {
+	case err != nil && l.Failed() != nil:
+		// It may be in the table that a crash would find. The commit that needed it is in neither.
+		_ = begin.seg.live.takeFile().Close() // holds nothing but its header, which is synced
+		return err
+	case err != nil:
 		p.remove(l)
-		return fmt.Errorf("write manifest: %w", err)
+		return fmt.Errorf("begin segment: %w", err)
 	}
-	l.mu.Lock()
-	after := append([]*seg(nil), l.mu.segments...)
-	if empty {
-		after = after[:end]
-	} else {
-		old.state, old.last, old.newest = full, t.nextID-1, t.lastTime
+	if old.live.empty() {
+		_ = old.live.takeFile().Close() // never held anything
 	}
-	l.mu.segments = append(after, s)
-	l.mu.Unlock()
-	if empty {
-		_ = old.file.Close() // never held anything
-		old.file = nil
-		l.removeFile(old)
+	*t = appender{
+		seg: l.table.Load().active(), file: p.file, unnamed: true, offset: segment.HeaderSize, chain: begin.seg.live.header.Chain(),
+		nextID: t.nextID, lastTime: t.lastTime, chunk: t.chunk,
 	}
-	t.seg, t.offset, t.chain = s, segment.HeaderSize, s.header.Chain()
+	l.rollSoon.Store(false)
+	return l.nameActive()
+}
+
+// nameActive gives the active segment its name. Until it has that nothing is written to it.
+func (l *Log) nameActive() error {
+	if err := l.finishName(l.tail.seg); err != nil {
+		return err
+	}
+	l.tail.unnamed = false
 	return nil
 }
 
-// name makes p the segment whose first commit is first. It is durable when it returns.
-func (l *Log) name(p *prepared, first batchlog.ID) (*seg, error) {
-	s := &seg{
-		name: segmentName(first, p.uuid), dir: p.dir, first: first, size: p.size, file: p.file,
-		header: segment.Header{
-			Version: segment.Version, Database: l.opts.Database, Segment: p.uuid, Epoch: l.opts.Epoch, First: first,
-		},
-	}
-	s.end.Store(segment.HeaderSize)
-	if _, err := p.file.WriteAt(segment.AppendHeader(nil, s.header), 0); err != nil {
-		return nil, err
+// prepareBegin makes p ready to be the segment whose first commit is first, and is the change that says so.
+func (l *Log) prepareBegin(p *prepared, first batchlog.ID, begun int64) (change, error) {
+	v := &live{header: segment.Header{
+		Version: segment.Version, Database: l.opts.Database, Segment: p.uuid, Epoch: l.opts.Epoch, First: first,
+	}}
+	v.end.Store(segment.HeaderSize)
+	v.begun.Store(begun)
+	v.mu.file = p.file
+	if _, err := p.file.WriteAt(segment.AppendHeader(nil, v.header), 0); err != nil {
+		return change{}, err
 	}
 	if err := p.file.SyncData(); err != nil {
-		return nil, err
+		return change{}, err
 	}
-	if err := l.opts.FS.Rename(l.path(p.dir, p.name), l.path(p.dir, s.name)); err != nil {
-		return nil, err
-	}
-	p.name = s.name
-	return s, disk.SyncDir(l.opts.FS, l.path(p.dir, ""))
+	return change{kind: kindBegin, seg: seg{first: first, tag: tagOf(p.uuid), dir: p.dir, size: p.size, begun: begun, live: v}}, nil
 }
 
-// create begins a log: a first segment, and the manifest that names it.
-func (l *Log) create() error {
-	if err := l.checkNew(); err != nil {
-		return err
+// nextSize is how large the segment after the active one is: a small database has small files. They grow when they are filled, and only then; one that
+// ended for its age, and took little, is followed by a smaller one.
+func (l *Log) nextSize(filled bool) int64 {
+	size, limit := l.tail.seg.size, l.settings().segmentBytes()
+	switch {
+	case filled:
+		size = max(size, firstSegmentBytes) * 4
+	case l.tail.offset < size/4:
+		size = min(size, max(size/4, firstSegmentBytes))
 	}
-	p, err := l.prepare(min(firstSegmentBytes, l.settings().segmentBytes()), 0)
-	if err != nil {
-		return fmt.Errorf("first segment: %w", err)
-	}
-	s, err := l.name(p, 1)
-	if err != nil {
-		p.remove(l)
-		return fmt.Errorf("first segment: %w", err)
-	}
-	l.mu.segments = []*seg{s}
-	l.ring.next = 1
-	l.tail = appender{seg: s, offset: segment.HeaderSize, chain: s.header.Chain(), nextID: 1}
-	return l.writeManifest()
-}
-
-// nextSize is how large the segment after one of that size is: a small database has small files.
-func (l *Log) nextSize(size int64) int64 {
-	return min(l.settings().segmentBytes(), max(size, firstSegmentBytes)*4)
-}
-
-// removeFile removes the file of a segment that is no longer in the table.
-func (l *Log) removeFile(s *seg) {
-	files := l.filesLocked(s) // it is in no table: nobody changes it any more
-	if s.warm {
-		files = append(files, l.path(s.dir, inversesName(s.name)))
-	}
-	if err := l.removeAll(files); err != nil {
-		l.opts.Logger.Warn("segment cannot be removed; it will be when the database is opened", "segment", s.name, "err", err)
-	}
+	return min(size, limit)
 }

@@ -60,9 +60,6 @@ func (l *Log) BeginChain(file [16]byte) (*Chain, error) {
 		l.mu.Unlock()
 		return nil, batchlog.ErrClosed
 	}
-	if l.mu.open == nil {
-		l.mu.open = map[[16]byte]struct{}{}
-	}
 	l.mu.open[c.File] = struct{}{}
 	l.mu.Unlock()
 	var err error
@@ -176,11 +173,10 @@ func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
 // chainPath is where the file of a chain is now.
 func (l *Log) chainPath(file [16]byte) string {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range slices.Backward(l.mu.segments) {
-		if s.warm && slices.ContainsFunc(s.chains, func(c segChain) bool { return c.file == file }) {
-			return l.path(s.chainDir(), chainName(file))
-		}
+	id := l.mu.chains[file]
+	l.mu.Unlock()
+	if s := l.table.Load().find(id); s != nil {
+		return l.path(s.chainDir(), chainName(file))
 	}
 	return l.path("", chainName(file))
 }
@@ -230,18 +226,12 @@ func (l *Log) Chains() ([]LeftChain, error) {
 	return left, nil
 }
 
-// knowsChain reports whether the log has the commit of a chain, or else whether it is being filled.
+// knowsChain reports whether the log has the commit of a chain, or is still to remove its file, or else whether it is being filled.
 func (l *Log) knowsChain(file [16]byte) (committed, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, segments := range [][]*seg{l.mu.segments, l.mu.limbo} {
-		for _, s := range segments {
-			for _, c := range s.chains {
-				if c.file == file {
-					return true, false
-				}
-			}
-		}
+	if _, ok := l.mu.chains[file]; ok {
+		return true, false
 	}
 	_, open = l.mu.open[file]
 	return false, open
@@ -289,33 +279,4 @@ func (l *Log) checkChain(c segChain) error {
 		return &batchlog.CorruptError{File: name, Offset: info.Size(), ID: c.id, Err: errors.New("the ops of a chain end early")}
 	}
 	return nil
-}
-
-// manifestChains are the chains of a segment as the manifest holds them.
-func (s *seg) manifestChains() []manifestChain {
-	var chains []manifestChain
-	for _, c := range s.chains {
-		chains = append(chains, manifestChain{File: hex.EncodeToString(c.file[:]), ID: c.id, Size: c.size})
-	}
-	return chains
-}
-
-func (s *seg) loadChains(chains []manifestChain) error {
-	for _, m := range chains {
-		b, err := hex.DecodeString(m.File)
-		if err != nil || len(b) != 16 {
-			return fmt.Errorf("chain with the name %q", m.File)
-		}
-		s.chains = append(s.chains, segChain{file: [16]byte(b), id: m.ID, size: m.Size})
-	}
-	return nil
-}
-
-// chainBytes is the size of the files of the chains of s.
-func (s *seg) chainBytes() int64 {
-	size := int64(0)
-	for _, c := range s.chains {
-		size += c.size
-	}
-	return size
 }

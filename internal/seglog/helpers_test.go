@@ -181,20 +181,45 @@ func (w *world) sealed() {
 }
 
 func (w *world) states() []state {
-	w.log.mu.Lock()
-	defer w.log.mu.Unlock()
 	var all []state
-	for _, s := range w.log.mu.segments {
+	for _, s := range w.segs() {
 		all = append(all, s.state)
 	}
 	return all
 }
 
 // segs is the table of segments.
-func (w *world) segs() []*seg {
-	w.log.mu.Lock()
-	defer w.log.mu.Unlock()
-	return slices.Clone(w.log.mu.segments)
+func (w *world) segs() []*seg { return slices.Collect(w.log.table.Load().segs.all()) }
+
+// seg is the segment that begins with that commit, as it is now.
+func (w *world) seg(first batchlog.ID) *seg {
+	s, _ := w.log.table.Load().segs.get(uint64(first))
+	return s
+}
+
+// endOf is where the groups of s end.
+func endOf(s *seg) int64 {
+	if s.live != nil {
+		return s.live.end.Load()
+	}
+	return s.end
+}
+
+// sweep has the log remove what it has let go of, as far as it can.
+func (w *world) sweep() {
+	w.t.Helper()
+	if err := w.log.Swept(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// swept waits until what the log has let go of is removed.
+func (w *world) swept() {
+	w.t.Helper()
+	eventually(w.t, "files that the log needs no more are removed", func() bool {
+		poke(w.log.sweepWanted)
+		return w.log.table.Load().limbo.len() == 0
+	})
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -285,10 +310,20 @@ func (w *world) files() []string {
 	return names
 }
 
-func (w *world) path(s *seg) string { return filepath.Join(dir, s.dir, s.name) }
+func (w *world) path(s *seg) string { return w.log.path(s.dir, s.name()) }
 
-// edit changes the bytes of a file.
-func edit(t *testing.T, fs vfs.FS, name string, change func(b []byte) []byte) {
+// cut has the files of sealed segments end where what is in them does, as they do on a disk that can cut them.
+func (w *world) cut() {
+	w.t.Helper()
+	for _, s := range w.segs() {
+		if s.state == sealed {
+			rewrite(w.t, w.opts.FS, w.path(s), func(b []byte) []byte { return b[:s.size] })
+		}
+	}
+}
+
+// rewrite changes the bytes of a file.
+func rewrite(t *testing.T, fs vfs.FS, name string, change func(b []byte) []byte) {
 	t.Helper()
 	f, err := fs.Open(name)
 	if err != nil {

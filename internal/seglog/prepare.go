@@ -1,15 +1,13 @@
 package seglog
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -30,29 +28,6 @@ type prepared struct {
 	uuid segment.UUID
 	size int64
 	file vfs.File
-}
-
-const (
-	preparedPrefix = "prepared-"
-	segmentSuffix  = ".seg"
-)
-
-func isPrepared(name string) bool { return strings.HasPrefix(name, preparedPrefix) }
-
-// segmentName is that of the segment whose first commit is first. Names sort as ids do.
-func segmentName(first batchlog.ID, uuid segment.UUID) string {
-	return fmt.Sprintf("%020d-%s%s", first, hex.EncodeToString(uuid[:4]), segmentSuffix)
-}
-
-// segmentFirst is the first commit of the segment with that name.
-func segmentFirst(name string) (batchlog.ID, bool) {
-	stem, ok := strings.CutSuffix(name, segmentSuffix)
-	if !ok {
-		return 0, false
-	}
-	digits, _, _ := strings.Cut(stem, "-")
-	first, err := strconv.ParseUint(digits, 10, 64)
-	return batchlog.ID(first), err == nil
 }
 
 // A preparer has the next segment ready before it is needed.
@@ -97,14 +72,14 @@ func (p *preparer) askLocked(size, need int64) {
 	}
 }
 
-// take returns a file of at least need bytes, of size if it must still be made.
+// take returns a file of at least need bytes, of size if it must still be made, and of no more if that is enough.
 func (p *preparer) take(size, need int64) (*prepared, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		if f := p.mu.ready; f != nil {
 			p.mu.ready = nil
-			if f.size >= need {
+			if f.size >= need && f.size <= max(size, need) {
 				return f, nil
 			}
 			f.remove(p.log)
@@ -178,9 +153,10 @@ func (l *Log) prepare(size, need int64) (*prepared, error) {
 	if len(dirs) == 0 {
 		dirs = []string{""}
 	}
-	l.mu.Lock()
-	turn := len(l.mu.segments)
-	l.mu.Unlock()
+	turn := 0
+	if t := l.table.Load(); t != nil {
+		turn = t.segs.len()
+	}
 	var errs []error
 	for ; ; size /= 4 {
 		size = max(size, need)
@@ -209,12 +185,16 @@ func (l *Log) prepare(size, need int64) (*prepared, error) {
 
 func (l *Log) prepareIn(dir string, size int64) (*prepared, error) {
 	p := &prepared{dir: dir, uuid: l.opts.NewUUID(), size: size}
-	p.name = preparedPrefix + hex.EncodeToString(p.uuid[:4])
+	p.name = preparedName(tagOf(p.uuid))
 	var err error
 	if p.file, err = l.opts.FS.OpenReadWrite(l.path(dir, p.name), vfs.WriteCategoryUnspecified); err != nil {
 		return nil, err
 	}
-	if err := l.zero(p); err != nil {
+	err = l.zero(p)
+	if err == nil {
+		err = disk.SyncDir(l.opts.FS, l.path(dir, "")) // before the table names it; see [Log.finishName]
+	}
+	if err != nil {
 		p.remove(l)
 		return nil, err
 	}

@@ -383,7 +383,7 @@ func (l *Log) openAt(id batchlog.ID, indexed bool) (*fileReader, error) {
 		if err != nil {
 			return nil, err // dropped meanwhile
 		}
-		if again.file == view.file {
+		if again.file == view.file && again.state == view.state {
 			return nil, &batchlog.CorruptError{File: view.file, ID: id, Err: errors.New("segment is missing")}
 		}
 	}
@@ -399,47 +399,31 @@ type segView struct {
 	file  string
 }
 
-// viewLocked is how a segment is now.
-func (l *Log) viewLocked(s *seg) segView {
-	return segView{s.state, s.last, s.end.Load(), s.size, s.marks, l.path(s.dir, s.name)}
+// view is how a segment is now.
+func (l *Log) view(s *seg) segView {
+	v := segView{state: s.state, last: s.last, end: s.end, size: s.size, file: l.path(s.dir, s.name())}
+	if s.live != nil {
+		v.end = s.live.end.Load()
+		v.marks, _ = s.live.groups()
+	}
+	return v
 }
 
 // find is the segment that holds commit id.
 func (l *Log) find(id batchlog.ID) (*seg, segView, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.segmentLocked(id)
+	t := l.table.Load()
+	s := t.find(id)
 	if s == nil {
-		return nil, segView{}, &batchlog.GapError{From: id, Oldest: l.mu.segments[0].first}
+		return nil, segView{}, &batchlog.GapError{From: id, Oldest: t.oldest()}
 	}
-	return s, l.viewLocked(s), nil
-}
-
-// segmentLocked is the segment that holds commit id, nil if it was dropped.
-func (l *Log) segmentLocked(id batchlog.ID) *seg {
-	segs := l.mu.segments
-	if id < segs[0].first {
-		return nil
-	}
-	low, high := 0, len(segs) // the last one whose first commit is not after id
-	for high-low > 1 {
-		if mid := (low + high) / 2; segs[mid].first <= id {
-			low = mid
-		} else {
-			high = mid
-		}
-	}
-	return segs[low]
+	return s, l.view(s), nil
 }
 
 func (l *Log) newFileReader(f vfs.File, s *seg, v segView, id batchlog.ID, indexed bool) (*fileReader, error) {
 	name := v.file
-	h, err := readHeader(f, name)
+	h, err := l.headerOf(f, s)
 	if err != nil {
 		return nil, err
-	}
-	if h.Database != l.opts.Database || h.First != s.first {
-		return nil, &batchlog.CorruptError{File: name, ID: s.first, Err: errors.New("segment of another database or place")}
 	}
 	r := &fileReader{f: f, last: v.last, salt: h.Salt()}
 	r.scan = segment.Scanner{File: f, Name: name, Salt: h.Salt(), Next: segment.HeaderSize, End: v.end, ID: h.First, Chain: h.Chain(), Chained: true}
@@ -467,9 +451,8 @@ func (l *Log) since(t time.Time) (batchlog.ID, error) {
 	if t.After(time.UnixMicro(micros)) {
 		micros++
 	}
-	l.mu.Lock()
-	trimmed, oldest := l.mu.trimmed, l.mu.segments[0].first
-	l.mu.Unlock()
+	now := l.table.Load()
+	trimmed, oldest := now.trimmed, now.oldest()
 	if trimmed != 0 && micros <= trimmed {
 		return 0, &batchlog.GapError{From: oldest - 1, Oldest: oldest} // the last one that was dropped is not older
 	}
@@ -503,21 +486,12 @@ func (l *Log) since(t time.Time) (batchlog.ID, error) {
 
 // blockSince is the first commit of the block that holds the first commit at that time or later.
 func (l *Log) blockSince(micros int64) (batchlog.ID, error) {
-	l.mu.Lock()
-	segs := l.mu.segments
-	s := segs[0]
-	for _, later := range segs[1:] { // the last one that may begin before
-		if later.oldest == 0 || later.oldest >= micros {
-			break
-		}
-		s = later
-	}
-	first, st, marks := s.first, s.state, s.marks
-	l.mu.Unlock()
-	if st != sealed {
-		at := sort.Search(len(marks), func(i int) bool { return marks[i].Time >= micros }) - 1
+	s := l.table.Load().before(micros)
+	first, v := s.first, l.view(s)
+	if v.state != sealed {
+		at := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].Time >= micros }) - 1
 		if at > 0 {
-			return marks[at].First, nil
+			return v.marks[at].First, nil
 		}
 		return first, nil
 	}

@@ -237,9 +237,10 @@ func TestReaderTrimmed(t *testing.T) {
 	if n, err := w.log.Trim(segs[3].last); err != nil || n != 4 {
 		t.Fatal(n, err)
 	}
+	w.swept()
 	for _, s := range segs[:4] {
 		if _, err := w.opts.FS.Stat(w.path(s)); !disk.NotExist(err) {
-			t.Errorf("%s is still there: %v", s.name, err)
+			t.Errorf("%s is still there: %v", s.name(), err)
 		}
 	}
 	for err == nil {
@@ -289,6 +290,7 @@ func TestReaderDamage(t *testing.T) {
 	if err := w.log.Close(); err != nil {
 		t.Fatal(err)
 	}
+	w.cut()
 	s := w.segs()[1]
 	head := w.log.Head()
 	middle := (s.first + s.last) / 2
@@ -300,17 +302,17 @@ func TestReaderDamage(t *testing.T) {
 	}{
 		{"missing", nil, s.first, false},
 		{"header", func(b []byte) []byte { b[20]++; return b }, s.first, false},
-		{"index", func(b []byte) []byte { b[s.end.Load()+20]++; return b }, s.first, true},
+		{"index", func(b []byte) []byte { b[endOf(s)+20]++; return b }, s.first, true},
 		{"footer", func(b []byte) []byte { b[len(b)-1]++; return b }, s.first, true},
 		{"truncated", func(b []byte) []byte { return b[:len(b)-1] }, s.first, true},
 		{"body", func(b []byte) []byte {
 			for i := range 100 {
-				b[(segment.HeaderSize+s.end.Load())/2+int64(i)] ^= 0x55
+				b[(segment.HeaderSize+endOf(s))/2+int64(i)] ^= 0x55
 			}
 			return b
 		}, middle - 1, false},
 		{"of another log", func(b []byte) []byte {
-			h := s.header
+			h := w.headerOf(s)
 			h.Database[0]++
 			return append(segment.AppendHeader(nil, h), b[segment.HeaderSize:]...)
 		}, s.first, false},
@@ -321,7 +323,7 @@ func TestReaderDamage(t *testing.T) {
 			if c.change == nil {
 				remove(t, damaged.opts.FS, w.path(s))
 			} else {
-				edit(t, damaged.opts.FS, w.path(s), c.change)
+				rewrite(t, damaged.opts.FS, w.path(s), c.change)
 			}
 			damaged.open()
 			lost := damaged.readDamaged(s, c.index && within == nil, batchlog.LogOptions{Until: head, Within: within})
@@ -359,7 +361,7 @@ func (w *world) readDamaged(s *seg, within bool, o batchlog.LogOptions) (lost ba
 			records, _, err = reader.Next(w.t.Context())
 			got = append(got, records...)
 		}
-		if d := damage(w.t, err, s.name); d.ID > s.last || lost != 0 && d.ID != lost {
+		if d := damage(w.t, err, s.name()); d.ID > s.last || lost != 0 && d.ID != lost {
 			w.t.Errorf("damage at commit %d, then at %d", lost, d.ID)
 		} else {
 			lost = d.ID

@@ -5,18 +5,12 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// wantSeal tells sealLoop that there may be a segment to seal.
-func (l *Log) wantSeal() {
-	select {
-	case l.sealWanted <- struct{}{}:
-	default:
-	}
-}
-
-// sealLoop seals segments that are full, in order, as each one holds the hash of the one before it.
+// sealLoop seals segments that are full.
 func (l *Log) sealLoop() {
 	for {
 		select {
@@ -24,77 +18,127 @@ func (l *Log) sealLoop() {
 			return
 		case <-l.sealWanted:
 		}
-		for l.sealNext() {
+		l.sealFull()
+	}
+}
+
+// sealFull seals the segments that are full, the oldest first, as each holds the hash of the one before it. One that can't be sealed is noted and passed
+// over.
+func (l *Log) sealFull() {
+	for s := range l.table.Load().segs.all() {
+		if s.state != full {
+			continue
+		}
+		select {
+		case <-l.done:
+			return
+		default:
+		}
+		if n, ok := l.noted(s.first); ok && !n.again {
+			continue
+		}
+		err := l.seal(s)
+		var failed *sealError
+		switch {
+		case err == nil:
+			l.wellAgain(s)
+		case errors.Is(err, batchlog.ErrClosed):
+			return
+		case errors.Is(err, batchlog.ErrCorrupt):
+			l.note(s, note{why: err.Error()})
+			l.opts.Logger.Error("segment is damaged and cannot be sealed; what is good of it is served", "segment", s.name(), "err", err)
+		case errors.As(err, &failed):
+			l.note(s, note{why: err.Error(), again: !failed.sync})
+			fallthrough
+		default: // with the next one that is full, or when the database is opened
+			l.opts.Logger.Warn("segment cannot be sealed now", "segment", s.name(), "err", err)
 		}
 	}
 }
 
-// sealNext seals the oldest segment that is full and reports whether there may be another one.
-func (l *Log) sealNext() bool {
-	select {
-	case <-l.done:
-		return false
-	default:
-	}
-	var s *seg
-	var prev [32]byte
-	l.mu.Lock()
-	for _, other := range l.mu.segments {
-		if other.state == full && other.broken == "" {
-			s = other
-			break
-		}
-		prev = other.hash
-	}
-	l.mu.Unlock()
-	if s == nil {
-		return false
-	}
-	if err := l.seal(s, prev); err != nil {
-		if errors.Is(err, batchlog.ErrCorrupt) {
-			l.mu.Lock()
-			s.broken = err.Error()
-			l.mu.Unlock()
-			l.opts.Logger.Error("segment is damaged and cannot be sealed; what is good of it is served", "segment", s.name, "err", err)
-			return true
-		}
-		l.opts.Logger.Warn("segment cannot be sealed now", "segment", s.name, "err", err)
-		return false // with the next one that is full, or when the database is opened
-	}
-	return true
+// A sealError is a failure to read or write a segment that is to be sealed.
+type sealError struct {
+	err  error
+	sync bool // nobody knows what the index is on the disk; the groups are durable whatever becomes of it
 }
+
+func (e *sealError) Error() string { return e.err.Error() }
+func (e *sealError) Unwrap() error { return e.err }
 
 // seal reads s once more, writes its index, and makes it immutable.
-func (l *Log) seal(s *seg, prev [32]byte) error {
-	name := l.path(s.dir, s.name)
-	x, err := segment.Build(s.file, s.header, name, s.end.Load(), prev)
+func (l *Log) seal(s *seg) (err error) {
+	f, err := l.openFull(s)
 	if err != nil {
 		return err
+	}
+	defer func() {
+		if closeErr := f.Close(); closeErr != nil {
+			l.opts.Logger.Warn("close segment", "segment", s.name(), "err", closeErr)
+		}
+	}()
+	name := l.path(s.dir, s.name())
+	h, err := l.headerOf(f, s)
+	if err != nil {
+		return unread(err)
+	}
+	var prev [32]byte
+	if before := l.table.Load().find(s.first - 1); before != nil {
+		prev = before.hash
+	}
+	x, err := segment.Build(f, h, name, s.end, prev)
+	if err != nil {
+		return unread(err)
 	}
 	if x.Last != s.last {
 		return &batchlog.CorruptError{File: name, Offset: x.End, ID: x.Last + 1, Err: fmt.Errorf("segment ends before commit %d", s.last)}
 	}
-	offset, b := segment.Seal(x, s.size, s.header.Salt())
-	if _, err := s.file.WriteAt(b, offset); err != nil {
-		return fmt.Errorf("write index: %w", err)
+	offset, b := segment.Seal(x, h.Salt())
+	size := offset + int64(len(b))
+	if _, err := f.WriteAt(b, offset); err != nil {
+		return unread(fmt.Errorf("write index: %w", err))
 	}
-	if err := s.file.Sync(); err != nil {
-		// The groups are durable whatever becomes of the index: the segment stays full, and is sealed anew when the database
-		// is opened.
-		l.mu.Lock()
-		s.broken = "index: " + err.Error()
-		l.mu.Unlock()
-		return fmt.Errorf("sync index: %w", err)
+	if err := cut(f, size); err != nil {
+		return unread(fmt.Errorf("cut segment %s: %w", name, err))
 	}
-	l.mu.Lock()
-	s.state, s.hash, s.size = sealed, x.Hash, offset+int64(len(b))
-	s.oldest, s.newest = x.FirstTime, x.LastTime
-	s.marks = nil
-	f := s.file
-	s.file = nil
-	l.mu.Unlock()
-	if err := f.Close(); err != nil {
-		l.opts.Logger.Warn("close sealed segment", "segment", s.name, "err", err)
+	if err := f.Sync(); err != nil {
+		return &sealError{fmt.Errorf("sync index: %w", err), true}
 	}
-	return l.writeManifest()
+	return l.edit(func(t *table) edit {
+		if now, ok := t.segs.get(s.key()); !ok || now.state != full || now.tag != s.tag {
+			return nil // dropped meanwhile
+		}
+		return edit{{kind: kindSealed, seg: seg{first: s.first, size: size, oldest: x.FirstTime, newest: x.LastTime, hash: x.Hash}}}
+	})
+}
+
+// unread is err as a failure of the disk, unless it says that the segment is damaged.
+func unread(err error) error {
+	if errors.Is(err, batchlog.ErrCorrupt) || noSpace(err) {
+		return err
+	}
+	return &sealError{err: err}
+}
+
+// openFull is the file of a full segment, for writing.
+func (l *Log) openFull(s *seg) (vfs.File, error) {
+	if f := s.live.takeFile(); f != nil {
+		return f, nil
+	}
+	name := l.path(s.dir, s.name())
+	if _, err := l.opts.FS.Stat(name); disk.NotExist(err) { // opened for writing it would be made
+		return nil, &batchlog.CorruptError{File: name, ID: s.first, Err: errors.New("segment is missing")}
+	}
+	f, err := l.opts.FS.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, unread(err)
+	}
+	return f, nil
+}
+
+// cut has a file end where what is in it does. On a file system that can't, what follows stays and means nothing: the table says how long a sealed segment is.
+func cut(f vfs.File, size int64) error {
+	if t, ok := f.(interface{ Truncate(size int64) error }); ok {
+		return t.Truncate(size)
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -24,11 +25,11 @@ func TestSeal(t *testing.T) {
 	var prev [32]byte
 	for _, s := range w.segs()[:4] {
 		x := w.index(s)
-		if x.First != s.first || x.Last != s.last || x.Hash != s.hash || x.Prev != prev || x.FirstTime != s.oldest || x.LastTime != s.newest || x.End != s.end.Load() {
+		if x.First != s.first || x.Last != s.last || x.Hash != s.hash || x.Prev != prev || x.FirstTime != s.oldest || x.LastTime != s.newest || x.End != endOf(s) {
 			t.Errorf("segment %+v has the index %+v", s, x)
 		}
-		if s.file != nil || s.marks != nil {
-			t.Errorf("sealed segment keeps its file %v and %d marks", s.file, len(s.marks))
+		if s.live != nil {
+			t.Error("sealed segment keeps its file and marks")
 		}
 		prev = x.Hash
 	}
@@ -42,11 +43,11 @@ func (w *world) index(s *seg) *segment.Index {
 		w.t.Fatal(err)
 	}
 	defer f.Close()
-	h, err := readHeader(f, s.name)
+	h, err := readHeader(f, s.name())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	x, err := segment.ReadIndex(f, s.size, s.name, h.Salt())
+	x, err := segment.ReadIndex(f, s.size, s.name(), h.Salt())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -66,12 +67,10 @@ func TestSealFails(t *testing.T) {
 		tried := make(chan struct{}, 100)
 		fs.on(func(op, name string, offset int64) error {
 			// The index, and whatever the sealer reads for it: the appender writes groups, and is done with this file.
-			if op != c.op || name != first.name || w.log.Head() < 5 || op == "write" && offset < first.end.Load() {
+			if op != c.op || name != first.name() || w.log.Head() < 5 || op == "write" && offset < endOf(first) {
 				return nil
 			}
-			w.log.mu.Lock()
-			defer w.log.mu.Unlock()
-			if first.state == active {
+			if w.seg(1).state == active {
 				return nil
 			}
 			tried <- struct{}{}
@@ -88,9 +87,6 @@ func TestSealFails(t *testing.T) {
 			t.Errorf("%s: appending has failed: %v", c.op, err)
 		}
 		fs.on(nil)
-		if err := w.log.writeManifest(); err != nil { // the manifest is written for another reason
-			t.Fatal(err)
-		}
 		w.wantRead(batchlog.First(), w.all)
 		w.reopen()
 		w.sealed()
@@ -113,7 +109,7 @@ func TestSealDamaged(t *testing.T) {
 	w := begin(t, options(fs, batchlog.MinSegmentBytes))
 	first := w.segs()[0]
 	fs.on(func(op, name string, _ int64) error {
-		if op == "read" && name == first.name {
+		if op == "read" && name == first.name() {
 			return syscall.EIO // the sealer waits until it is there
 		}
 		return nil
@@ -123,9 +119,9 @@ func TestSealDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	fs.on(nil)
-	edit(t, fs, w.path(first), func(b []byte) []byte {
-		for i := range b[(segment.HeaderSize+first.end.Load())/2:][:10] { // not all of them between two groups
-			b[(segment.HeaderSize+first.end.Load())/2+int64(i)] ^= 0xff
+	rewrite(t, fs, w.path(first), func(b []byte) []byte {
+		for i := range b[(segment.HeaderSize+endOf(first))/2:][:10] { // not all of them between two groups
+			b[(segment.HeaderSize+endOf(first))/2+int64(i)] ^= 0xff
 		}
 		return b
 	})
@@ -133,19 +129,27 @@ func TestSealDamaged(t *testing.T) {
 		w.open()
 		eventually(t, "the damage is found", func() bool { return len(w.log.Status().Damaged) > 0 })
 		eventually(t, "the next one is sealed", func() bool { return w.states()[1] == sealed })
-		if st := w.log.Status(); len(st.Damaged) != 1 || !strings.Contains(st.Damaged[0], first.name) || w.states()[0] != full {
+		if st := w.log.Status(); len(st.Damaged) != 1 || !strings.Contains(st.Damaged[0], first.name()) || w.states()[0] != full {
 			t.Errorf("%+v, states %v", st, w.states())
 		}
 		got, err := read(t, w.log, batchlog.LogOptions{Until: w.log.Head()})
-		if d := damage(t, err, first.name); d.ID != batchlog.ID(len(got)+1) && len(got) < 3 {
+		if d := damage(t, err, first.name()); d.ID != batchlog.ID(len(got)+1) && len(got) < 3 {
 			t.Errorf("%v after %d commits", err, len(got))
-		}
-		if n, err := w.log.Trim(w.log.Head()); n != 0 || err != nil {
-			t.Errorf("trimmed %d, %v", n, err)
 		}
 		if err := w.log.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	w.open()
+	if n, err := w.log.Trim(w.log.Head()); n != 2 || err != nil { // age and position decide, not whether it could be sealed
+		t.Errorf("trimmed %d, %v", n, err)
+	}
+	w.swept()
+	if st := w.log.Status(); len(st.Damaged) != 0 {
+		t.Errorf("%+v", st)
+	}
+	if _, err := fs.Stat(w.path(first)); !disk.NotExist(err) {
+		t.Errorf("its file: %v", err)
 	}
 }
 
@@ -186,13 +190,13 @@ func TestExpired(t *testing.T) {
 	if n, _, _ := w.log.Expired(at(1<<50), 0); n != 0 {
 		t.Errorf("%d are past no time", n)
 	}
-	w.log.RollIfOlder(at(segs[4].oldest+60e6), time.Minute)
+	w.log.RollIfOlder(at(segs[4].firstTime()+60e6), time.Minute)
 	w.log.RollIfOlder(at(1<<50), 0)
 	w.write(put(1, "a"))
 	if n := w.log.Status().Segments; n != len(segs) {
 		t.Errorf("%d segments: the active one ended too early", n)
 	}
-	w.log.RollIfOlder(at(segs[4].oldest+60e6+1), time.Minute)
+	w.log.RollIfOlder(at(segs[4].firstTime()+60e6+1), time.Minute)
 	w.write(put(1, "a"))
 	if n := w.log.Status().Segments; n != len(segs)+1 {
 		t.Errorf("%d segments: the active one did not end", n)
@@ -223,43 +227,60 @@ func TestRollIfOlderWithoutSpace(t *testing.T) {
 	w.wantRead(batchlog.First(), w.all)
 }
 
-// Dropped segments are gone from the manifest before their files go; a manifest that can't be written leaves the files.
+// Dropped segments are gone from the table before their files go; a table that can't be written leaves the log as it was.
 func TestTrimFails(t *testing.T) {
 	fs := &watch{FS: vfs.NewMem()}
 	w := begin(t, options(fs, batchlog.MinSegmentBytes))
 	w.fill(5, 900)
 	w.sealed()
 	files := w.files()
-	for _, op := range []string{"create", "write", "sync", "rename"} {
-		fs.on(failOn(op, manifestName, errDisk))
-		if n, err := w.log.Trim(w.segs()[0].last); err == nil {
-			t.Errorf("trimmed %d without a manifest", n)
-		}
-		fs.on(nil)
-		for _, name := range files {
-			if strings.HasSuffix(name, segmentSuffix) && !slices.Contains(w.files(), name) {
-				t.Errorf("failed %s: %s is gone", op, name)
-			}
+	fs.on(failOn("write", tablePrefix, syscall.ENOSPC))
+	for range 3 {
+		if n, err := w.log.Trim(w.segs()[0].last); !errors.Is(err, batchlog.ErrNoSpace) {
+			t.Errorf("trimmed %d without a table: %v", n, err)
 		}
 	}
-	w.wantRead(batchlog.Oldest(), w.all[w.log.Oldest()-1:])
+	fs.on(nil)
+	w.wantRead(batchlog.First(), w.all)
 	fs.done()
-	if n, err := w.log.Trim(w.log.Head()); err != nil {
+	if n, err := w.log.Trim(w.log.Head()); err != nil || n != 4 {
 		t.Fatal(n, err)
 	}
+	w.swept()
 	ops := fs.done()
 	removed := slices.IndexFunc(ops, func(op string) bool { return strings.HasPrefix(op, "remove ") && strings.HasSuffix(op, segmentSuffix) })
-	renamed := slices.Index(ops, "rename "+manifestName)
-	if named := slices.Index(ops, "sync "+dir); removed >= 0 && (renamed < 0 || named < renamed || removed < named) {
+	if synced := slices.Index(ops, "sync "+tableName(1)); removed < 0 || synced < 0 || removed < synced {
 		t.Errorf("operations %q", ops)
 	}
-	w.reopen() // sweeps what was left
+	if left := len(files) - len(w.files()); left != 4 {
+		t.Errorf("files were %q, are %q", files, w.files())
+	}
+	w.reopen()
+	w.wantRead(batchlog.Oldest(), w.all[w.log.Oldest()-1:])
+	// What can't be removed is removed later.
+	w.fill(4, 900)
+	w.sealed()
+	fs.on(failOn("remove", segmentSuffix, errDisk))
+	if n, err := w.log.Trim(w.log.Head()); err != nil || n != 3 {
+		t.Fatal(n, err)
+	}
+	w.sweep()
+	if n := w.log.table.Load().limbo.len(); n != 3 {
+		t.Errorf("%d files in limbo", n)
+	}
+	w.reopen()
+	w.sweep()
+	if n := w.log.table.Load().limbo.len(); n != 3 {
+		t.Errorf("%d files in limbo", n)
+	}
+	fs.on(nil)
+	w.reopen()
+	w.swept()
 	for _, name := range w.files() {
-		if first, ok := segmentFirst(name); ok && first < w.log.Oldest() {
+		if first, _, ok := parseSegmentName(name); ok && first < w.log.Oldest() {
 			t.Errorf("%s is left", name)
 		}
 	}
-	w.wantRead(batchlog.Oldest(), w.all[w.log.Oldest()-1:])
 }
 
 // Verify finds each fault, says where it is, and goes on with the other segments.
@@ -284,17 +305,20 @@ func TestVerify(t *testing.T) {
 	if err := w.log.Close(); err != nil {
 		t.Fatal(err)
 	}
+	w.cut()
 	segs := w.segs()
 	s := segs[2]
 	// resealed is the file of s with other groups, or another index, whose sums hold.
 	resealed := func(b []byte, change func(x *segment.Index)) []byte {
-		x, err := segment.Build(bytes.NewReader(b), w.headerOf(s), s.name, s.end.Load(), segs[1].hash)
+		x, err := segment.Build(bytes.NewReader(b), w.headerOf(s), s.name(), endOf(s), segs[1].hash)
 		if err != nil {
 			t.Fatal(err)
 		}
 		change(x)
-		offset, tail := segment.Seal(x, s.size, w.headerOf(s).Salt())
-		return append(b[:offset:offset], tail...)
+		offset, tail := segment.Seal(x, w.headerOf(s).Salt())
+		index := len(tail) - segment.FooterSize // it may be smaller than it was
+		gap := max(0, int(s.size-offset)-len(tail))
+		return slices.Concat(b[:offset], tail[:index], make([]byte, gap), tail[index:])
 	}
 	for _, c := range []struct {
 		name   string
@@ -305,7 +329,7 @@ func TestVerify(t *testing.T) {
 		{"flip in the page of the header", func(b []byte) []byte { b[2000] ^= 1; return b }, "index does not match"},
 		{"flip in the header", func(b []byte) []byte { b[40] ^= 1; return b }, "header"},
 		{"flip in the body", func(b []byte) []byte { b[segment.HeaderSize+500] ^= 1; return b }, "sum"},
-		{"flip in the index", func(b []byte) []byte { b[s.end.Load()+20] ^= 1; return b }, "sum"},
+		{"flip in the index", func(b []byte) []byte { b[endOf(s)+20] ^= 1; return b }, "sum"},
 		{"flip in the footer", func(b []byte) []byte { b[len(b)-10] ^= 1; return b }, "footer"},
 		{"truncated", func(b []byte) []byte { return b[:len(b)/2] }, ""},
 		{"an index that says something else", func(b []byte) []byte { return resealed(b, func(x *segment.Index) { x.Ops++ }) }, "index does not match"},
@@ -319,7 +343,7 @@ func TestVerify(t *testing.T) {
 		if c.change == nil {
 			remove(t, damaged.opts.FS, w.path(s))
 		} else {
-			edit(t, damaged.opts.FS, w.path(s), c.change)
+			rewrite(t, damaged.opts.FS, w.path(s), c.change)
 		}
 		damaged.open()
 		var found []error
@@ -330,7 +354,7 @@ func TestVerify(t *testing.T) {
 			t.Errorf("%s: found %v", c.name, found)
 			continue
 		}
-		_ = damage(t, found[0], s.name)
+		_ = damage(t, found[0], s.name())
 		damaged.log.Close()
 	}
 	// Another good segment in its place: one of an older copy of the database, say.
@@ -341,17 +365,17 @@ func TestVerify(t *testing.T) {
 	other.sealed()
 	swapped := &world{t: t, opts: w.opts, all: w.all}
 	swapped.opts.FS = copyFS(t, w.opts.FS)
-	edit(t, swapped.opts.FS, w.path(s), func([]byte) []byte { return contentOf(t, other.opts.FS, other.path(other.segs()[2])) })
+	rewrite(t, swapped.opts.FS, w.path(s), func([]byte) []byte { return contentOf(t, other.opts.FS, other.path(other.segs()[2])) })
 	swapped.open()
 	var found []error
 	err := swapped.log.Verify(t.Context(), nil, func(err error) { found = append(found, err) })
-	if err != nil || len(found) == 0 || !strings.Contains(found[0].Error(), "not the one that the manifest names") {
+	if err != nil || len(found) == 0 || !strings.Contains(found[0].Error(), "not the one that the table names") {
 		t.Errorf("a swapped segment: %v, %v", found, err)
 	}
 }
 
 func (w *world) headerOf(s *seg) segment.Header {
-	h, err := readHeader(bytes.NewReader(contentOf(w.t, w.opts.FS, w.path(s))), s.name)
+	h, err := readHeader(bytes.NewReader(contentOf(w.t, w.opts.FS, w.path(s))), s.name())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -3,16 +3,18 @@
 //
 // One goroutine appends ([Log.Add], [Log.Sync]); everything else may be called at any time.
 //
-// A directory holds the manifest, which is the table of segments and the truth about them, and the segments. A segment that
-// the manifest doesn't name is not part of the log; one that it names and that isn't there is damage.
+// A directory holds the manifest, which names the table of segments, and that is the truth about them: a segment that it doesn't name is not part of
+// the log, and one that it names and that isn't there is damage. Whatever becomes of segments is an edit of the table first, and done then: so a crash
+// finds what is to be done, or to be undone, in the table, never in the look of names.
 package seglog
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,106 +42,98 @@ type Options struct {
 	// it, when the log is opened, with the latest time of it that a segment has, 0 without one, and with the time of the newest commit.
 	Passed  func() int64
 	Started func(known, newest int64)
+	// Begun says that there is a log, although its files may be gone: none is begun then.
+	Begun bool
 }
 
-// A Log is a log in a directory. It owns two goroutines, prepareLoop and sealLoop; Open starts them, Close ends them.
+// A Log is a log in a directory. It owns the goroutines prepareLoop, sealLoop, sweepLoop, tableLoop and markLoop; Open starts them, Close ends them.
 type Log struct {
 	opts Options
+	life context.Context //nolint:containedctx // ends with Close
 	stop context.CancelFunc
-	done <-chan struct{}
+	done <-chan struct{} // of life
 	wg   sync.WaitGroup
 
-	tail       appender // the goroutine that appends owns it
-	ring       ring
-	next       preparer
-	sealWanted chan struct{}
+	tail appender // the goroutine that appends owns it
+	ring ring
+	next preparer
 
-	head      atomic.Uint64 // newest durable commit; followers see no later one
+	// Each has its loop come by.
+	sealWanted, sweepWanted, tableWanted, markWanted chan struct{}
+
+	sweepAsked chan chan struct{} // as sweepWanted, by who waits until sweepLoop has been there: it closes what it is sent
+
+	table     atomic.Pointer[table] // as it is durable; it changes under the locks of keep and mu
+	head      atomic.Uint64         // newest durable commit; followers see no later one
 	followers atomic.Int64
 	syncs     atomic.Int64
 	rollSoon  atomic.Bool // begin a new segment with the next group, although there is room
 
-	// mu is taken for moments only; the manifest is written under manifestMu, which comes first.
+	moving sync.Mutex // held by who moves segments to warm directories; comes before the lock of keep
+	keep   struct {
+		sync.Mutex
+		keeper
+	}
+	// mu is taken for moments only.
 	mu struct {
 		sync.Mutex
-		segments []*seg // in order of ids, without holes; the last one is active
-		limbo    []*seg // dropped, but no manifest that says so is known to be durable: a crash may bring them back
 		settings Settings
-		trimmed  int64 // time of the newest commit that was dropped, in microseconds since 1970; 0: none was
 		failed   error // the first failed write or sync; nothing is appended any more
 		closed   bool
-		open     map[[16]byte]struct{} // chains that are being filled
+		open     map[[16]byte]struct{}    // chains that are being filled
+		chains   map[[16]byte]batchlog.ID // committed chains whose files are there, and their commits; 0: of a commit that was dropped
+		notes    map[batchlog.ID]note     // what was found wrong with segments since the log was opened, by their first commits
 	}
-	manifestMu sync.Mutex
 }
 
-// A seg is one segment of the table. Fields that change are guarded by Log.mu, but for end.
-type seg struct {
-	name   string
-	dir    string // as configured; "" is the log's own. Of a sealed one it changes when that goes warm
-	warm   bool   // it is in a warm directory, with what belongs to it
-	header segment.Header
-	state  state
-	first  batchlog.ID
-	last   batchlog.ID // of a segment that is not active
-	end    atomic.Int64
-	size   int64          // of the file, in bytes
-	marks  []segment.Mark // of a segment that isn't sealed
-	oldest int64          // time of the first commit, in microseconds since 1970; 0: no commit
-	newest int64          // time of the last commit
-	begun  int64          // by Options.Passed: when the first commit came; 0: none has
-	ended  int64          // by Options.Passed: when the last commit came, or later where that is not known
-	hash   [32]byte       // of a sealed one
-	broken string         // why it could not be sealed
-	chains []segChain     // whose records are in it
-	file   vfs.File       // for writing, until it is sealed
+// A note is what is wrong with a segment.
+type note struct {
+	why   string
+	again bool // it may be well the next time
 }
-
-// A state is how far a segment has come.
-type state uint8
-
-const (
-	active state = iota // groups are appended
-	full                // all groups are there, the index is not
-	sealed              // immutable
-)
 
 // Open opens the log in o.Dir, or begins one whose first commit will be 1. durable is the newest commit that must be there
 // because the store has it for good.
 func Open(o Options, durable batchlog.ID) (*Log, error) {
-	l := &Log{opts: o, sealWanted: make(chan struct{}, 1)}
+	l := &Log{opts: o}
+	for _, c := range []*chan struct{}{&l.sealWanted, &l.sweepWanted, &l.tableWanted, &l.markWanted} {
+		*c = make(chan struct{}, 1)
+	}
+	l.sweepAsked = make(chan chan struct{})
 	l.ring.limit = ringBytes
 	l.mu.settings = o.Settings
+	l.mu.open, l.mu.chains, l.mu.notes = map[[16]byte]struct{}{}, map[[16]byte]batchlog.ID{}, map[batchlog.ID]note{}
 	m, err := l.readManifest()
 	switch {
 	case disk.NotExist(err):
-		err = l.create()
+		err = l.create(durable)
 	case err == nil:
-		err = l.load(m)
-	}
-	if err == nil && batchlog.ID(l.head.Load()) < durable {
-		err = &batchlog.CorruptError{File: filepath.Join(o.Dir, manifestName), ID: batchlog.ID(l.head.Load()) + 1,
-			Err: fmt.Errorf("the log ends at commit %d, the store is at %d: files of the log are missing or from an older copy; restore them", l.head.Load(), durable)}
+		err = l.load(m, durable)
 	}
 	if err != nil {
 		l.closeFiles()
+		if f := l.keep.file; f != nil {
+			_ = f.file.Close() // the error says more
+		}
 		return nil, err
 	}
-	l.dateSegments()
-	ctx, stop := context.WithCancel(context.Background())
-	l.stop, l.done = stop, ctx.Done()
+	l.life, l.stop = context.WithCancel(context.Background())
+	l.done = l.life.Done()
 	l.next.init(l)
-	l.wg.Go(l.sealLoop)
-	l.wg.Go(l.prepareLoop)
-	l.wantSeal()
+	for _, loop := range []func(){l.sealLoop, l.prepareLoop, l.sweepLoop, l.tableLoop, l.markLoop} {
+		l.wg.Go(loop)
+	}
+	for _, wanted := range []chan struct{}{l.sealWanted, l.sweepWanted, l.tableWanted} {
+		poke(wanted)
+	}
 	return l, nil
 }
 
-// Close ends followers with ErrClosed, waits for the log's goroutines and notes in the manifest how far the log is
-// durable. Nothing may be appended any more. A second Close does nothing.
+// Close ends followers with ErrClosed, waits for the log's goroutines and for an edit of its table that is under way, and notes how far the log is
+// durable. Nothing may be appended any more, and nothing is written. A second Close does nothing.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	closed, failed := l.mu.closed, l.mu.failed
+	closed := l.mu.closed
 	l.mu.closed = true
 	l.mu.Unlock()
 	if closed {
@@ -149,26 +143,20 @@ func (l *Log) Close() error {
 	l.ring.wake()
 	l.wg.Wait()
 	l.next.drop()
-	var err error
-	if failed == nil {
-		if err = l.writeManifest(); err != nil && disk.Full(err) {
-			// Nothing is lost by it: the next opening reads a little more of the active segment.
-			l.opts.Logger.Warn("how far the log is durable is not noted, as the disk is full", "err", err)
-			err = nil
-		}
-	}
+	err := l.closeTable()
 	l.closeFiles()
 	return err
 }
 
 func (l *Log) closeFiles() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.mu.segments {
-		if s.file != nil {
+	t := l.table.Load()
+	if t == nil {
+		return
+	}
+	for s := range t.segs.backward() {
+		if f := s.live.takeFile(); f != nil {
 			// What was acknowledged is synced; an error here says nothing about it.
-			_ = s.file.Close()
-			s.file = nil
+			_ = f.Close()
 		}
 	}
 }
@@ -194,74 +182,71 @@ func (l *Log) NoSpace() bool {
 }
 
 // Oldest is the oldest commit in the log, head+1 if it has none.
-func (l *Log) Oldest() batchlog.ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.segments[0].first
-}
+func (l *Log) Oldest() batchlog.ID { return l.table.Load().oldest() }
 
-// Kept is the oldest commit that the log has, or that a crash may bring back.
-func (l *Log) Kept() batchlog.ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.mu.limbo) > 0 {
-		return l.mu.limbo[0].first
-	}
-	return l.mu.segments[0].first
-}
-
-// makeDirs makes directories of segments and their parents, and the names of what it made durable.
-func (l *Log) makeDirs(dirs []string) error {
-	for _, dir := range dirs {
-		dir = l.path(dir, "")
-		var parents []string // of what is not there yet
-		for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
-			if _, err := l.opts.FS.Stat(d); !disk.NotExist(err) {
-				break
-			}
-			parents = append(parents, filepath.Dir(d))
-		}
-		if err := l.opts.FS.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("directory of segments: %w", err)
-		}
-		for _, parent := range parents {
-			if err := disk.SyncDir(l.opts.FS, parent); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+// Kept is the oldest commit that the log has, or that a crash may bring back: the table that readers see is never newer than the one on the disk.
+func (l *Log) Kept() batchlog.ID { return l.Oldest() }
 
 // Status is how the log is, without its name and its settings.
 func (l *Log) Status() batchlog.LogStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	t := l.table.Load()
+	first, _ := t.segs.first()
 	st := batchlog.LogStatus{
-		First:    l.mu.segments[0].first,
-		Last:     l.Head(),
-		Segments: len(l.mu.segments),
-		Syncs:    l.syncs.Load(),
+		First:     first.first,
+		Last:      l.Head(),
+		Segments:  t.segs.len(),
+		Bytes:     t.bytes,
+		Warm:      t.warm,
+		WarmBytes: t.warmBytes,
+		Syncs:     l.syncs.Load(),
+		Damaged:   l.damaged(t),
 	}
-	if oldest := l.mu.segments[0].oldest; oldest != 0 {
+	if oldest := first.firstTime(); oldest != 0 {
 		st.Oldest = time.UnixMicro(oldest)
 	}
-	for _, s := range l.mu.segments {
-		if s.state == sealed {
-			st.Bytes += s.size
-		} else {
-			st.Bytes += s.end.Load()
-		}
-		st.Bytes += s.chainBytes()
-		if s.warm {
-			st.Warm++
-			st.WarmBytes += s.size + s.chainBytes()
-		}
-		if s.broken != "" {
-			st.Damaged = append(st.Damaged, s.name+": "+s.broken)
-		}
+	if a := t.active(); a.live != nil {
+		_, chains := a.live.groups()
+		st.Bytes += a.live.end.Load() + chainBytes(chains)
 	}
 	return st
+}
+
+// damaged is what is noted of segments, in their order.
+func (l *Log) damaged(t *table) (damaged []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, first := range slices.Sorted(maps.Keys(l.mu.notes)) {
+		if s, ok := t.segs.get(uint64(first)); ok {
+			damaged = append(damaged, s.name()+": "+l.mu.notes[first].why)
+		}
+	}
+	return damaged
+}
+
+// noted is what is noted of the segment that begins with that commit.
+func (l *Log) noted(first batchlog.ID) (note, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, ok := l.mu.notes[first]
+	return n, ok
+}
+
+// note notes what is wrong with s, for as long as the log is open; see [Log.Verify]. That is no edit: what is found is on the disk already, and may be mended there.
+func (l *Log) note(s *seg, n note) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if first, ok := l.table.Load().segs.get(s.key()); ok && first.tag == s.tag {
+		l.mu.notes[s.first] = n
+	}
+}
+
+// wellAgain takes back what was noted of s, and reports whether there was anything.
+func (l *Log) wellAgain(s *seg) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.mu.notes[s.first]
+	delete(l.mu.notes, s.first)
+	return ok
 }
 
 // Followers is the number of readers that are open.
@@ -278,8 +263,6 @@ func (l *Log) path(dir, name string) string {
 		return filepath.Join(l.opts.Dir, dir, name)
 	}
 }
-
-func (l *Log) active() *seg { return l.mu.segments[len(l.mu.segments)-1] }
 
 // fail ends appending with err, the first time it is called.
 func (l *Log) fail(err error) {

@@ -46,11 +46,11 @@ func LegacyConfig(fs vfs.FS, dir string) (c batchlog.LogConfig, ok bool, err err
 	if disk.NotExist(err) {
 		return c, false, nil
 	}
-	if err == nil && m.Config == nil {
+	if err == nil && (m.legacy == nil || m.legacy.Config == nil) {
 		err = ErrNoConfig
 	}
 	if err != nil {
 		return c, false, err
 	}
-	return *m.Config, true, nil
+	return *m.legacy.Config, true, nil
 }

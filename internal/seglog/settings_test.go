@@ -23,23 +23,17 @@ func TestLegacyConfig(t *testing.T) {
 	if _, ok, err := LegacyConfig(fs, dir); ok || !errors.Is(err, ErrNoConfig) {
 		t.Errorf("a log whose settings are elsewhere: %t, %v", ok, err)
 	}
-	m, err := w.log.readManifest()
-	if err != nil {
+	want := batchlog.LogConfig{Name: "main", HotTTL: time.Hour, Dirs: []string{"a"}, Warm: []string{"/b"}, Undo: true, BlobBytes: 1 << 20, SegmentBytes: 1 << 20}
+	if err := w.log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want := batchlog.LogConfig{Name: "main", HotTTL: time.Hour, Dirs: []string{"a"}, Warm: []string{"/b"}, Undo: true, BlobBytes: 1 << 20, SegmentBytes: 1 << 20}
-	m.Config = &want
-	if uncertain, err := w.log.replaceManifest(*m); err != nil {
-		t.Fatal(uncertain, err)
-	}
+	w.makeLegacy(func(m *legacyManifest) { m.Config = &want })
 	if c, ok, err := LegacyConfig(fs, dir); !ok || err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %t, %v", c, ok, err)
 	}
-	w.reopen()
-	w.fill(4, 3000)
-	w.sealed()
+	w.open()
 	if _, ok, err := LegacyConfig(fs, dir); ok || !errors.Is(err, ErrNoConfig) {
-		t.Errorf("a table that was written again: %t, %v", ok, err)
+		t.Errorf("a table of today: %t, %v", ok, err)
 	}
 	if err := w.log.Close(); err != nil {
 		t.Fatal(err)
@@ -49,7 +43,7 @@ func TestLegacyConfig(t *testing.T) {
 		"x": batchlog.ErrCorrupt,
 		string(disk.AppendDocument(nil, manifestName, manifestVersion+1, nil)): batchlog.ErrUnsupported,
 	} {
-		edit(t, fs, manifestPath, func([]byte) []byte { return []byte(text) })
+		rewrite(t, fs, manifestPath, func([]byte) []byte { return []byte(text) })
 		if _, ok, err := LegacyConfig(fs, dir); ok || !errors.Is(err, want) {
 			t.Errorf("%q: %t, %v", text, ok, err)
 		}

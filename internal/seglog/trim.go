@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -18,56 +19,84 @@ func (l *Log) passed() int64 {
 	return l.opts.Passed()
 }
 
+// aged is when s began and ended by the clock that segments age by. The active one may have had its last commit at any time until now.
+func (l *Log) aged(s *seg) (begun, ended int64) {
+	switch {
+	case l.opts.Passed == nil && s.state == active:
+		return s.firstTime(), math.MaxInt64
+	case l.opts.Passed == nil:
+		return s.oldest, s.newest
+	case s.live != nil && s.state == active:
+		return s.live.begun.Load(), s.live.ended.Load()
+	default:
+		return s.begun, s.ended
+	}
+}
+
 // dateSegments finds when segments began and ended of which the table doesn't say. One that an older version wrote ended with its last commit, but not
-// after the next one began, nor after now. The active one may have had its last commit at any time until now.
+// after the next one began, nor after now.
 func (l *Log) dateSegments() {
 	if l.opts.Passed == nil {
-		for _, s := range l.mu.segments {
-			s.begun, s.ended = s.oldest, s.newest
-		}
 		return
 	}
-	known := int64(0)
-	for _, s := range l.mu.segments {
+	t := l.table.Load()
+	known := t.active().live.begun.Load()
+	for s := range t.segs.all() {
 		known = max(known, s.begun, s.ended)
 	}
 	l.opts.Started(known, l.tail.lastTime)
 	now := l.opts.Passed()
 	until := now
-	for _, s := range slices.Backward(l.mu.segments) {
+	dated := make([]*seg, 0, t.segs.len())
+	changed := false
+	for s := range t.segs.backward() {
+		begun, ended := l.aged(s)
 		if s.state == active {
-			s.ended = now
+			ended = now
 			// When it began can't be told by its commits' times if they are of a clock that was ahead. The next one's beginning will be known.
-			l.rollSoon.Store(s.begun == 0 && s.oldest > now)
+			l.rollSoon.Store(begun == 0 && s.firstTime() > now)
 		}
-		if s.ended == 0 {
-			s.ended = min(s.newest, until)
+		if ended == 0 {
+			ended = min(s.newest, until)
 		}
-		if s.begun == 0 {
-			s.begun = min(s.oldest, s.ended)
+		if begun == 0 {
+			begun = min(s.firstTime(), ended)
 		}
-		until = min(until, s.ended)
-		if s.begun != 0 {
-			until = min(until, s.begun)
+		until = min(until, ended)
+		if begun != 0 {
+			until = min(until, begun)
 		}
+		if s.state == active {
+			s.live.begun.Store(begun)
+			s.live.ended.Store(ended)
+		} else if begun != s.begun || ended != s.ended {
+			next := *s
+			next.begun, next.ended = begun, ended
+			s, changed = &next, true
+		}
+		dated = append(dated, s)
+	}
+	if changed {
+		slices.Reverse(dated)
+		next := *t
+		next.segs = list[*seg]{}.with(dated...)
+		l.table.Store(&next)
 	}
 }
 
-// Expired is how much of the log is past its time: the number of sealed segments at its beginning whose last commit is
-// older than ttl, their size, and that last commit. A ttl of 0 expires nothing. now is by Options.Passed.
+// Expired is how much of the log is past its time: the number of segments at its beginning whose last commit is
+// older than ttl, the active one left out, their size, and that last commit. A ttl of 0 expires nothing. now is by Options.Passed.
 func (l *Log) Expired(now time.Time, ttl time.Duration) (segments int, bytes int64, last batchlog.ID) {
 	if ttl <= 0 {
 		return 0, 0, 0
 	}
 	before := now.Add(-ttl).UnixMicro()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.mu.segments {
-		if s.state != sealed || s.ended >= before {
+	for s := range l.table.Load().segs.all() {
+		if _, ended := l.aged(s); s.state == active || ended >= before {
 			break
 		}
 		segments++
-		bytes += s.size + s.chainBytes()
+		bytes += s.bytes()
 		last = s.last
 	}
 	return segments, bytes, last
@@ -75,13 +104,11 @@ func (l *Log) Expired(now time.Time, ttl time.Duration) (segments int, bytes int
 
 // BytesAfter is how many bytes of commits there are in segments with commits behind id.
 func (l *Log) BytesAfter(id batchlog.ID) (bytes int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range slices.Backward(l.mu.segments) {
+	for s := range l.table.Load().segs.backward() {
 		if s.state != active && s.last <= id {
 			break
 		}
-		bytes += s.end.Load() + s.chainBytes()
+		bytes += l.readBytes(s)
 	}
 	return bytes
 }
@@ -92,41 +119,35 @@ func (l *Log) RollIfOlder(now time.Time, ttl time.Duration) {
 	if ttl <= 0 {
 		return
 	}
-	l.mu.Lock()
-	s := l.active()
-	old := s.oldest != 0 && s.begun < now.Add(-ttl).UnixMicro()
-	l.mu.Unlock()
-	if old {
+	s := l.table.Load().active()
+	if begun, _ := l.aged(s); s.firstTime() != 0 && begun < now.Add(-ttl).UnixMicro() {
 		l.rollSoon.Store(true)
 	}
 }
 
-// Trim drops the sealed segments whose commits are all at or before last. First the manifest forgets them, then
-// their files go. It returns how many it dropped.
-func (l *Log) Trim(last batchlog.ID) (int, error) {
-	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
-	l.mu.Lock()
-	before := l.mu.segments
-	n := 0
-	for before[n].state == sealed && before[n].last <= last {
-		n++
-	}
-	l.mu.segments = before[n:]
-	l.mu.limbo = append(l.mu.limbo, before[:n]...)
-	if n > 0 {
-		l.mu.trimmed = max(l.mu.trimmed, before[n-1].newest)
-	}
-	if n = len(l.mu.limbo); n == 0 { // nor is there any of a Trim before that has failed
-		l.mu.Unlock()
-		return 0, nil
-	}
-	m := l.tableLocked()
-	l.mu.Unlock()
-	if _, err := l.replaceManifest(m); err != nil {
-		// Whatever manifest a crash would find, its files are there. Followers have been told of a gap that
-		// is none yet; they will be told of it again.
+// Trim drops the segments whose commits are all at or before last, but the active one: also those that could not be sealed. It returns how many it
+// dropped. Their files are removed after that; nobody waits for it.
+func (l *Log) Trim(last batchlog.ID) (n int, err error) {
+	var dropped []*seg
+	err = l.edit(func(t *table) edit {
+		for s := range t.segs.all() {
+			if s.state == active || s.last > last {
+				break
+			}
+			dropped = append(dropped, s)
+		}
+		if len(dropped) == 0 {
+			return nil
+		}
+		return edit{{kind: kindDropped, seg: seg{last: last}}}
+	})
+	if err != nil {
 		return 0, err
 	}
-	return n, nil
+	for _, s := range dropped {
+		if f := s.live.takeFile(); f != nil {
+			_ = f.Close() // the sealer has not come by
+		}
+	}
+	return len(dropped), nil
 }

@@ -11,47 +11,52 @@ import (
 )
 
 // Verify reads all segments and checks them against themselves: headers, sums, ids without holes, times, the
-// index against the groups, each hash against the next segment and the manifest. Every fault it finds goes to report; it
-// goes on with the next segment. Of chains only the ends of their files are looked at. progress, if not nil, is told how many bytes of how many it has read.
+// index against the groups, each hash against the next segment and the table. Every fault it finds goes to report; it
+// goes on with the next segment. One that was noted as damaged and is not is sealed. Of chains only the ends of their files are looked at. progress, if not nil, is told how many bytes of how many it has read.
 func (l *Log) Verify(ctx context.Context, progress func(done, total int64), report func(error)) error {
-	l.mu.Lock()
-	segs := append([]*seg(nil), l.mu.segments...)
-	views := make([]segView, len(segs))
-	chains := make([][]segChain, len(segs))
+	t := l.table.Load()
 	total := int64(0)
-	for i, s := range segs {
-		views[i] = l.viewLocked(s)
-		chains[i] = s.chains[:len(s.chains):len(s.chains)]
-		total += views[i].end + s.chainBytes()
+	for s := range t.segs.all() {
+		total += l.readBytes(s)
 	}
-	l.mu.Unlock()
 	var before *segment.Index
 	done := int64(0)
-	for i, s := range segs {
+	for s := range t.segs.all() {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		x, err := l.verifySegment(s, views[i], before)
+		x, err := l.verifySegment(s, before)
 		var gone *batchlog.GapError
-		if errors.As(err, &gone) {
-			err = nil // dropped since this began
-		}
-		if err != nil {
+		switch {
+		case errors.As(err, &gone): // dropped since this began
+		case err != nil:
 			report(err)
+		case l.wellAgain(s):
+			poke(l.sealWanted)
 		}
 		before = x
-		done += views[i].end
-		for _, c := range chains[i] {
+		for _, c := range l.chainsOf(s) {
 			if err := l.verifyChainEnd(c); err != nil {
 				report(err)
 			}
-			done += c.size
 		}
+		done += l.readBytes(s)
 		if progress != nil {
-			progress(done, total)
+			progress(min(done, total), total)
 		}
 	}
 	return nil
+}
+
+// readBytes is how much of s there is to read.
+func (l *Log) readBytes(s *seg) int64 { return l.view(s).end + chainBytes(l.chainsOf(s)) }
+
+func (l *Log) chainsOf(s *seg) []segChain {
+	if s.state == active && s.live != nil {
+		_, chains := s.live.groups()
+		return chains
+	}
+	return s.chains
 }
 
 // verifyChainEnd makes sure that the file of a chain ends where its record says. What is behind is read by nobody, and was not written by us. That the
@@ -72,14 +77,18 @@ func (l *Log) verifyChainEnd(c segChain) error {
 }
 
 // verifySegment checks one segment and returns its index, if it has one that holds.
-func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.Index, error) {
+func (l *Log) verifySegment(s *seg, before *segment.Index) (*segment.Index, error) {
+	v := l.view(s)
+	if v.state == active && v.end == segment.HeaderSize {
+		return nil, nil // there is nothing in it, and maybe not even its name yet
+	}
 	r, err := l.openAt(s.first, true)
 	if err != nil {
 		return nil, err
 	}
 	defer r.f.Close()
 	name := r.scan.Name
-	h, err := readHeader(r.f, name)
+	h, err := l.headerOf(r.f, s)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +112,9 @@ func (l *Log) verifySegment(s *seg, v segView, before *segment.Index) (*segment.
 	case string(x.Append(nil)) != string(r.index.Append(nil)):
 		return nil, wrong("index does not match the commits")
 	case v.state == sealed && s.hash != x.Hash:
-		return nil, wrong("segment is not the one that the manifest names")
+		return nil, wrong("segment is not the one that the table names")
 	case v.state == sealed && s.last != x.Last:
-		return nil, wrong(fmt.Sprintf("segment ends with commit %d, in the manifest with %d", x.Last, s.last))
+		return nil, wrong(fmt.Sprintf("segment ends with commit %d, in the table with %d", x.Last, s.last))
 	case before != nil && x.Prev != [32]byte{} && before.Hash != x.Prev: // zero: it was sealed when that one could not be
 		return nil, wrong("segment does not follow the one before it")
 	}

@@ -9,8 +9,6 @@ import (
 	"hash"
 	"io"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
@@ -24,9 +22,9 @@ import (
 //	WARM/UUID/chain-….ops                             the chains whose records are in it
 //	WARM/UUID/00000000000000000001-5a1b2c3d.inverses  what its commits have overwritten: see package store
 //
-// WARM is one of LogConfig.Warm, UUID that of the database. A move is copied, synced, read back and named; then the manifest says where the
-// segment is now; then the files that it was copied from go. Wherever that is interrupted, the manifest names files that are there, and
-// doing it again is safe. Followers that have the old file open read on in it.
+// WARM is one of LogConfig.Warm, UUID that of the database. The table says that it moves; then it is copied, synced, read back and named; then the
+// table says where the segment is now, and lets go of the files that it was copied from. Wherever that is interrupted, the table names files that are
+// there, and what else there is. Followers that have the old file open read on in it.
 const (
 	copySuffix     = ".part" // a copy that is not whole yet
 	inversesSuffix = ".inverses"
@@ -34,14 +32,17 @@ const (
 	copyBytes = 256 << 10 // copied at once
 )
 
-// inversesName is that of the file beside the segment with that name.
-func inversesName(segment string) string {
-	return strings.TrimSuffix(segment, segmentSuffix) + inversesSuffix
-}
-
 // Warm moves the sealed segments whose commits are all at or before last to a warm directory, the oldest first, and returns how many it has
-// moved. One that turns out to be damaged stays where it is. One that can't be moved does not stop those behind it, unless several in a row can't.
+// moved. One that turns out to be damaged, or can't be read, is noted and stays where it is. One that can't be moved does not stop those behind it, unless several in a row can't.
 func (l *Log) Warm(ctx context.Context, last batchlog.ID) (moved int, err error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(l.life, func() { stop(batchlog.ErrClosed) })()
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	if err := l.undoMoves(); err != nil {
+		return 0, err
+	}
 	var failures []error
 	for from, inRow := batchlog.ID(1), 0; inRow < warmFailures; {
 		s, turn := l.nextWarm(from, last)
@@ -55,7 +56,7 @@ func (l *Log) Warm(ctx context.Context, last batchlog.ID) (moved int, err error)
 		}
 		inRow++
 		if err != nil {
-			failures = append(failures, fmt.Errorf("move segment %s: %w", s.name, err))
+			failures = append(failures, fmt.Errorf("move segment %s: %w", s.name(), err))
 			continue
 		}
 		if inRow = 0; ok {
@@ -69,16 +70,15 @@ func (l *Log) Warm(ctx context.Context, last batchlog.ID) (moved int, err error)
 const warmFailures = 3
 
 // nextWarm is the oldest segment from commit from on that can be moved, and how many were before it.
-func (l *Log) nextWarm(from, last batchlog.ID) (s *seg, turn int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, s := range l.mu.segments {
-		if s.state != sealed || s.last > last {
+func (l *Log) nextWarm(from, last batchlog.ID) (next *seg, turn int) {
+	for s := range l.table.Load().segs.all() {
+		if s.state == active || s.last > last {
 			break
 		}
-		if !s.warm && s.broken == "" && s.first >= from {
-			return s, i
+		if _, noted := l.noted(s.first); s.state == sealed && !s.warm && !noted && s.first >= from {
+			return s, turn
 		}
+		turn++
 	}
 	return nil, 0
 }
@@ -107,110 +107,114 @@ func (l *Log) warm(ctx context.Context, s *seg, turn int) (moved bool, err error
 // warmDir is where in a configured warm directory the segments of this database are.
 func (l *Log) warmDir(dir string) string { return filepath.Join(dir, l.opts.Database.String()) }
 
-// warmTo moves a segment to a directory.
+// warmTo moves a segment to a directory. The table says so before anything is there.
 func (l *Log) warmTo(ctx context.Context, s *seg, dir string) (moved bool, err error) {
-	if err := l.makeDirs([]string{dir}); err != nil {
+	if err := disk.MakeDir(l.opts.FS, l.path(dir, "")); err != nil {
 		return false, err
 	}
-	l.mu.Lock()
-	files := l.filesLocked(s)
-	l.mu.Unlock()
-	var copies []string
+	if err := l.freePlaces(ctx, s, dir); err != nil {
+		return false, err
+	}
+	in := func(t *table, moving string) bool {
+		now, ok := t.segs.get(s.key())
+		return ok && now.tag == s.tag && now.moving == moving && !now.warm
+	}
+	begun := false
+	if err := l.edit(func(t *table) edit {
+		if begun = in(t, ""); !begun {
+			return nil // dropped meanwhile
+		}
+		return edit{{kind: kindMoving, seg: seg{first: s.first, dir: dir}}}
+	}); err != nil || !begun {
+		return false, err
+	}
 	defer func() {
-		if !moved && copies != nil {
-			err = errors.Join(err, l.removeAll(copies))
+		if !moved {
+			err = errors.Join(err, l.edit(func(t *table) edit {
+				if !in(t, dir) {
+					return nil
+				}
+				return edit{{kind: kindUnmoved, seg: seg{first: s.first}}}
+			}))
 		}
 	}()
-	for _, name := range files {
-		to := l.path(dir, filepath.Base(name))
-		if err := l.copyFile(ctx, name, to); err != nil {
-			return false, err
-		}
-		copies = append(copies, to)
-	}
-	if err := l.checkSealed(copies[0], files[0], s); err != nil {
-		if !errors.Is(err, batchlog.ErrCorrupt) {
-			return false, err
-		}
-		// The copy is what was there: it is the segment that is damaged. It is served as far as it is good.
-		l.mu.Lock()
-		s.broken = fmt.Sprintf("does not go warm: %s", err)
-		l.mu.Unlock()
-		l.opts.Logger.Error("segment is damaged and stays where it is", "segment", s.name, "err", err)
+	err = l.copySegment(ctx, s, dir)
+	var bad *sourceError
+	switch {
+	case errors.As(err, &bad) && ctx.Err() == nil:
+		l.note(s, note{why: fmt.Sprintf("does not go warm: %s", err)})
+		l.opts.Logger.Error("segment cannot be read, or is damaged, and stays where it is", "segment", s.name(), "err", err)
 		return false, nil
-	}
-	if err := disk.SyncDir(l.opts.FS, l.path(dir, "")); err != nil {
+	case err != nil:
 		return false, err
 	}
-	if moved, err = l.place(s, dir); !moved || err != nil {
-		if err != nil {
-			copies = nil // a crash may find the manifest that names them
+	return moved, l.edit(func(t *table) edit {
+		if moved = in(t, dir); !moved {
+			return nil
 		}
-		return false, err
-	}
-	if err := l.removeAll(files); err != nil {
-		l.opts.Logger.Warn("segment that was moved cannot be removed; it will be when the database is opened", "segment", s.name, "err", err)
-	}
-	return true, nil
+		return edit{{kind: kindMoved, seg: seg{first: s.first}}}
+	})
 }
 
-// place says in the manifest that a segment is in that warm directory, unless it was dropped meanwhile.
-func (l *Log) place(s *seg, dir string) (placed bool, err error) {
-	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
-	l.mu.Lock()
-	if !slices.Contains(l.mu.segments, s) {
-		l.mu.Unlock()
-		return false, nil
-	}
-	before := s.dir
-	s.dir, s.warm = dir, true
-	m := l.tableLocked()
-	l.mu.Unlock()
-	if _, err := l.replaceManifest(m); err != nil {
-		l.mu.Lock()
-		s.dir, s.warm = before, false
-		l.mu.Unlock()
-		return false, fmt.Errorf("write manifest: %w", err)
-	}
-	return true, nil
-}
-
-// filesLocked are the files of a segment: its own, then those of its chains.
-func (l *Log) filesLocked(s *seg) []string {
-	files := []string{l.path(s.dir, s.name)}
-	for _, c := range s.chains {
-		files = append(files, l.path(s.chainDir(), chainName(c.file)))
-	}
-	return files
-}
-
-// chainDir is where the chains of a segment are: beside it when it is warm, else in the log's own directory.
-func (s *seg) chainDir() string {
-	if s.warm {
-		return s.dir
-	}
-	return ""
-}
-
-// removeAll removes files that may be there.
-func (l *Log) removeAll(names []string) error {
-	var errs []error
-	for _, name := range names {
-		if err := l.opts.FS.Remove(name); err != nil && !disk.NotExist(err) {
-			errs = append(errs, err)
+// freePlaces makes sure that nothing is still to be removed where s would go.
+func (l *Log) freePlaces(ctx context.Context, s *seg, dir string) error {
+	taken := func() bool {
+		for _, f := range s.files() {
+			if t := l.table.Load(); t.inLimbo(place{dir, f.name}) || t.inLimbo(place{dir, f.name + copySuffix}) {
+				return true
+			}
 		}
+		return false
 	}
-	return errors.Join(errs...)
-}
-
-// copyFile makes a copy of a file that is durable and was read back, but for its name.
-func (l *Log) copyFile(ctx context.Context, from, to string) error {
-	f, err := l.opts.FS.Open(from)
-	if err != nil {
+	if !taken() {
+		return nil
+	}
+	if err := l.Swept(ctx); err != nil {
 		return err
 	}
+	if taken() {
+		return errors.New("what an earlier move has left there cannot be removed")
+	}
+	return nil
+}
+
+// A sourceError says that what was to be copied can't be read, or is damaged.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// copySegment copies the files of s, durably, and checks the copy.
+func (l *Log) copySegment(ctx context.Context, s *seg, dir string) error {
+	for i, f := range s.files() {
+		size := int64(-1)
+		if i == 0 {
+			size = s.size
+		}
+		if err := l.copyFile(ctx, l.path(f.dir, f.name), l.path(dir, f.name), size); err != nil {
+			return err
+		}
+	}
+	if err := l.checkSealed(l.path(dir, s.name()), l.path(s.dir, s.name()), s); err != nil {
+		if errors.Is(err, batchlog.ErrCorrupt) {
+			return &sourceError{err} // the copy is what was there: it is the segment that is damaged. It is served as far as it is good
+		}
+		return err
+	}
+	return disk.SyncDir(l.opts.FS, l.path(dir, ""))
+}
+
+// copyFile makes a copy of a file, of its first size bytes if that is not below zero, that is durable and was read back, but for its name.
+func (l *Log) copyFile(ctx context.Context, from, to string, size int64) error {
+	f, err := l.opts.FS.Open(from)
+	if err != nil {
+		return &sourceError{err}
+	}
 	defer f.Close()
+	var source io.Reader = f
+	if size >= 0 {
+		source = io.LimitReader(f, size)
+	}
 	part := to + copySuffix
 	out, err := l.opts.FS.Create(part, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -219,11 +223,16 @@ func (l *Log) copyFile(ctx context.Context, from, to string) error {
 	out = &steadyFile{File: out}
 	written, read := sha256.New(), sha256.New()
 	at := int64(0)
-	err = eachPiece(ctx, f, written, func(piece []byte) error {
-		n, err := out.WriteAt(piece, at)
+	var target error // of a write: else the source has failed
+	err = eachPiece(ctx, source, written, func(piece []byte) error {
+		var n int
+		n, target = out.WriteAt(piece, at)
 		at += int64(n)
-		return err
+		return target
 	})
+	if err != nil && target == nil && ctx.Err() == nil {
+		err = &sourceError{err}
+	}
 	if err == nil {
 		err = out.Sync()
 	}
@@ -237,10 +246,7 @@ func (l *Log) copyFile(ctx context.Context, from, to string) error {
 	if err == nil {
 		err = l.opts.FS.Rename(part, to)
 	}
-	if err != nil {
-		return errors.Join(err, l.removeAll([]string{part}))
-	}
-	return nil
+	return err // what there is of it is in the table
 }
 
 func (l *Log) readBack(ctx context.Context, name string, sum hash.Hash) error {
@@ -274,7 +280,7 @@ func eachPiece(ctx context.Context, f io.Reader, sum hash.Hash, visit func([]byt
 	}
 }
 
-// checkSealed reads the copy of a segment as Verify does: it is the one that the manifest names, and every commit is good. Errors name what it was copied from.
+// checkSealed reads the copy of a segment as Verify does: it is the one that the table names, and every commit is good. Errors name what it was copied from.
 func (l *Log) checkSealed(copied, name string, s *seg) error {
 	f, err := l.opts.FS.Open(copied)
 	if err != nil {
@@ -294,7 +300,7 @@ func (l *Log) checkSealed(copied, name string, s *seg) error {
 		return err
 	}
 	if x.Hash != s.hash || x.Last != s.last {
-		return &batchlog.CorruptError{File: name, Offset: x.End, ID: s.first, Err: errors.New("segment is not the one that the manifest names")}
+		return &batchlog.CorruptError{File: name, Offset: x.End, ID: s.first, Err: errors.New("segment is not the one that the table names")}
 	}
 	return nil
 }
@@ -302,24 +308,24 @@ func (l *Log) checkSealed(copied, name string, s *seg) error {
 // Beside is which commits are in the segment that holds commit id, and, if that is warm, the name of the file beside it for what they have
 // overwritten; else file is "". Without such a segment commits is zero.
 func (l *Log) Beside(id batchlog.ID) (commits batchlog.IDRange, file string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.segmentLocked(id)
+	s := l.table.Load().find(id)
 	if s == nil || s.state == active {
 		return batchlog.IDRange{}, ""
 	}
 	commits = batchlog.IDRange{First: s.first, Last: s.last}
 	if s.warm {
-		file = l.path(s.dir, inversesName(s.name))
+		file = l.path(s.dir, inversesName(s.name()))
 	}
 	return commits, file
 }
 
 // LastWarm is the newest commit in a warm segment, 0 without one.
 func (l *Log) LastWarm() batchlog.ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range slices.Backward(l.mu.segments) {
+	t := l.table.Load()
+	if t.warm == 0 {
+		return 0
+	}
+	for s := range t.segs.backward() {
 		if s.warm {
 			return s.last
 		}

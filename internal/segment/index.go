@@ -277,15 +277,12 @@ func (d *decoder) positions(all []uint32, limit int) (mine, rest []uint32) {
 	return all[start:len(all):len(all)], all
 }
 
-// Seal is what to write to seal a file of that size with index x: bytes that go to offset, the index first, the
-// footer last, zeros between. Behind them the file ends.
-func Seal(x *Index, size int64, salt uint32) (offset int64, b []byte) {
+// Seal is what to write behind the last group to seal a file with index x: bytes that go to offset, the index and the footer. Behind them the
+// file ends: it is to be cut there if it is longer. Files of some programs have zeros between the two.
+func Seal(x *Index, salt uint32) (offset int64, b []byte) {
 	offset = Align(x.End)
 	b = x.Append(nil)
 	indexSize := len(b)
-	if gap := size - offset - int64(indexSize) - FooterSize; gap > 0 {
-		b = append(b, make([]byte, gap)...)
-	}
 	footer := make([]byte, FooterSize)
 	copy(footer, footerMagic)
 	le.PutUint32(footer[footerVersion:], Version)

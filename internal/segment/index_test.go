@@ -435,11 +435,14 @@ func TestMayTouch(t *testing.T) {
 	}
 }
 
-// seal is the file that m becomes when it is sealed with size bytes before.
+// seal is the file that m becomes when it is sealed. If that is smaller than size there are zeros before the footer.
 func seal(x *Index, m *maker, size int64) []byte {
-	b := append(bytes.Clone(m.b), make([]byte, max(0, size-int64(len(m.b))))...)
-	offset, tail := Seal(x, size, m.h.Salt())
-	return append(b[:offset:offset], tail...)
+	offset, tail := Seal(x, m.h.Salt())
+	b := append(bytes.Clone(m.b), make([]byte, max(0, offset-int64(len(m.b))))...)
+	index := len(tail) - FooterSize
+	b = append(b[:offset:offset], tail[:index]...)
+	b = append(b, make([]byte, max(0, size-int64(len(b))-FooterSize))...)
+	return append(b, tail[index:]...)
 }
 
 // The index comes back, whether the file had room for it or grows.

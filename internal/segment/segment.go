@@ -1,14 +1,15 @@
 // Package segment is the format of one file of a log: a header, groups of commits, and, once the file is
 // sealed, an index and a footer. It is pure over bytes and io: no clock, no disk, no goroutine.
 //
-//	 0        HeaderSize                                        end                          file size
-//	+--------+--------+--------+-----+--------+----------------+-------+---------+---------+
-//	| header | group  | group  | ... | group  |  zeros or torn |  ...  |  index  | footer  |
-//	+--------+--------+--------+-----+--------+----------------+-------+---------+---------+
+//	 0        HeaderSize                       end                       file size
+//	+--------+--------+--------+-----+--------+---------+-------+---------+
+//	| header | group  | group  | ... | group  |  index  | zeros | footer  |
+//	+--------+--------+--------+-----+--------+---------+-------+---------+
 //
 // An active segment has been filled with zeros ahead of its groups, as a sync is cheapest where nothing about the file
 // changes but its bytes. Each group is what one sync made durable. When the segment is sealed the index
-// follows the last group, and the footer that finds it stands at the very end of the file.
+// follows the last group, and the footer that finds it stands at the very end of the file: right behind the index, where the file is
+// cut, or behind what there was of zeros, as earlier programs left it.
 //
 // What this trusts a disk with: a sync that returned nil has kept the bytes, and writing the rest of a sector anew with what
 // it held before, and more behind that, does not harm what it held.

@@ -37,6 +37,7 @@ type sample struct {
 	fs       *crashfs.FS
 	files    map[string][]byte // the log's and the identity, by path
 	segments []string          // paths, in order; the last one is active
+	table    string
 	commits  []seen
 	store    []pair // of all spaces, each key with its space in front
 	lastFrom int    // where the last commit begins in the active segment
@@ -97,8 +98,9 @@ func newSample(t *testing.T) *sample {
 	write(n + 1)
 	flipSealed(t, s.fs) // it may have filled a segment; one that isn't sealed ends in zeros that nobody misses
 	flipClose(t, db)
+	flipCut(t, s.fs)
 	s.files = flipFiles(t, s.fs)
-	s.segments = flipSegmentsOf(t, s.fs)
+	s.segments, s.table = flipSegmentsOf(t, s.fs), flipTableOf(t, s.fs)
 	if len(s.segments) <= flipSegments || len(s.segments) > flipSegments+2 {
 		t.Fatalf("%d segments", len(s.segments))
 	}
@@ -139,11 +141,18 @@ func flipClose(t *testing.T, db *local.DB) {
 	}
 }
 
+// flipFooter begins the footer of a sealed segment, which takes flipFooterBytes and is the last of it. On a disk that can't cut a file zeros follow.
+const (
+	flipFooter      = "BLOGEND\x00"
+	flipFooterBytes = 32
+)
+
 // flipSealed waits until all segments but the last are sealed.
 func flipSealed(t *testing.T, fs vfs.FS) {
 	t.Helper()
 	for range 1000 {
-		if !bytes.Contains(flipRead(t, fs, flipManifest), []byte(`"state": "full"`)) {
+		names := flipSegmentsOf(t, fs)
+		if !slices.ContainsFunc(names[:len(names)-1], func(name string) bool { return !bytes.Contains(flipRead(t, fs, name), []byte(flipFooter)) }) {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -151,25 +160,52 @@ func flipSealed(t *testing.T, fs vfs.FS) {
 	t.Fatal("segments are not sealed")
 }
 
-// flipSegmentsOf is the segments that the manifest names, in order.
-func flipSegmentsOf(t *testing.T, fs vfs.FS) []string {
+// flipCut has the files of a closed database end where what is in them does.
+func flipCut(t *testing.T, fs vfs.FS) {
 	t.Helper()
-	var names []string
-	for line := range strings.Lines(string(flipRead(t, fs, flipManifest))) {
-		if _, name, ok := strings.Cut(line, `"name": "`); ok {
-			if name, _, _ = strings.Cut(name, `"`); strings.HasSuffix(name, ".seg") {
-				names = append(names, flipLog+"/"+name)
-			}
+	names := flipSegmentsOf(t, fs)
+	for _, name := range names[:len(names)-1] {
+		content := flipRead(t, fs, name)
+		flipWrite(t, fs, name, content[:bytes.LastIndex(content, []byte(flipFooter))+flipFooterBytes])
+	}
+	name := flipTableOf(t, fs)
+	flipWrite(t, fs, name, bytes.TrimRight(flipRead(t, fs, name), "\x00"))
+}
+
+// flipNames is the files of the log whose names begin and end so, in order.
+func flipNames(t *testing.T, fs vfs.FS, prefix, suffix string) (paths []string) {
+	t.Helper()
+	names, err := fs.List(flipLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if strings.HasPrefix(name, prefix) && strings.HasSuffix(name, suffix) {
+			paths = append(paths, flipLog+"/"+name)
 		}
 	}
-	return names
+	return paths
+}
+
+// flipSegmentsOf is the segments, in order.
+func flipSegmentsOf(t *testing.T, fs vfs.FS) []string { return flipNames(t, fs, "", ".seg") }
+
+// flipTableOf is the file of the table of segments.
+func flipTableOf(t *testing.T, fs vfs.FS) string {
+	t.Helper()
+	names := flipNames(t, fs, "table-", "")
+	if len(names) != 1 {
+		t.Fatalf("tables %q", names)
+	}
+	return names[0]
 }
 
 // flipFiles is what the log's files and the identity hold.
 func flipFiles(t *testing.T, fs vfs.FS) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
-	for _, name := range append(flipSegmentsOf(t, fs), flipManifest, flipIdentity) {
+	for _, name := range append(flipSegmentsOf(t, fs), flipManifest, flipTableOf(t, fs), flipIdentity) {
 		files[name] = flipRead(t, fs, name)
 	}
 	return files
@@ -306,19 +342,19 @@ func (s *sample) damaged(t *testing.T, what string, harm func(fs vfs.FS)) (where
 	return l.where
 }
 
-// One flipped bit anywhere in log, manifest or identity is noticed, or makes no difference to what is read. It never leads to
+// One flipped bit anywhere in log, table, manifest or identity is noticed, or makes no difference to what is read. It never leads to
 // other commits, or to fewer.
 func TestFlips(t *testing.T) {
 	s := newSample(t)
 	active := s.segments[len(s.segments)-1]
-	names := append(slices.Clone(s.segments), flipManifest, flipIdentity)
+	names := append(slices.Clone(s.segments), flipManifest, s.table, flipIdentity)
 	count := map[string]int{}
 	for i, name := range names {
 		step := 241 // primes, so that they come to all fields of what is repeated
 		switch name {
 		case active:
 			step = 61
-		case flipManifest:
+		case flipManifest, s.table:
 			step = 29
 		case flipIdentity:
 			step = 7
@@ -351,6 +387,9 @@ func TestFlips(t *testing.T) {
 	}
 }
 
+// flipMark is how much of the table's file at its end is a mark of how far the log is durable, at most. Nobody misses that.
+const flipMark = 48
+
 // A file that ends too early is noticed.
 func TestFlipTruncated(t *testing.T) {
 	s := newSample(t)
@@ -362,7 +401,14 @@ func TestFlipTruncated(t *testing.T) {
 			where := s.damaged(t, fmt.Sprintf("%s cut to %d of %d", name, size, len(content)), func(fs vfs.FS) {
 				flipWrite(t, fs, name, content[:size])
 			})
-			if active := s.segments[len(s.segments)-1]; where == "" && (name != active || size < s.lastTo) {
+			needed := len(content)
+			switch name {
+			case s.segments[len(s.segments)-1]:
+				needed = s.lastTo
+			case s.table:
+				needed -= flipMark
+			}
+			if where == "" && size < needed {
 				t.Errorf("%s cut to %d of %d: nobody noticed", name, size, len(content))
 			}
 		}
@@ -401,12 +447,15 @@ func TestFlipMisplaced(t *testing.T) {
 	noticed("the manifest is of another database", func(fs vfs.FS) {
 		flipWrite(t, fs, flipManifest, other.files[flipManifest])
 	})
+	noticed("the table is of another database", func(fs vfs.FS) {
+		flipWrite(t, fs, s.table, other.files[other.table])
+	})
 	noticed("the identity is of another database", func(fs vfs.FS) {
 		flipWrite(t, fs, flipIdentity, other.files[flipIdentity])
 	})
 }
 
-// Zeros over the last commit of a log that was closed are noticed when it is opened: the manifest knows how far it was durable.
+// Zeros over the last commit of a log that was closed are noticed when it is opened: the table knows how far it was durable.
 func TestFlipZeros(t *testing.T) {
 	s := newSample(t)
 	active := s.segments[len(s.segments)-1]
