@@ -135,7 +135,8 @@ func NewHooks(db *DB) *Hooks { return &Hooks{db: db} }
 func (h *Hooks) Add(s *Space, run PreCommit) (remove func(), err error) { return h.add(s, run, false) }
 
 // AddStreamed is Add for a hook that needs not be given all ops of a commit at once: of a large chain it is called with some at a time.
-// What it reads shows the ops of that call, and those that hooks have added so far, but not the rest of the chain.
+// What it reads shows the ops of that call, and those that hooks have added so far, but not the rest of the chain. What hooks write comes behind all
+// ops of the chain, so that it wins over what the chain says of the same keys, in later calls too.
 func (h *Hooks) AddStreamed(s *Space, run PreCommit) (remove func(), err error) {
 	return h.add(s, run, true)
 }
@@ -214,8 +215,8 @@ type hookRun struct {
 	own     int        // ops that are not added
 	ownSize int        // their size
 	kept    slab       // what hooks are given of the proposal, which is its writer's
-	// Of a chain that is staged, whose own ops are not made anew: how many of ops are its own, in this call, and what hooks have added in calls before,
-	// which its reads show.
+	// Of a chain that is staged, whose own ops are not made anew: how many of ops are its own, in this call, and what hooks have added in calls before. In the
+	// commit all that hooks have added or replaced comes behind the chain's own ops, so it does in what reads show.
 	chained int
 	before  overlay
 }
@@ -248,6 +249,15 @@ func (r *hookRun) take(chain []*Space) error {
 	}
 	r.bytes = len(r.tx.batch.proposal.Ops)
 	return nil
+}
+
+// under has reads show the chain's own ops, where nothing that hooks have added shows.
+func (r *hookRun) under() {
+	for i := r.chained - 1; i >= 0; i-- {
+		if o := &r.ops[i]; !o.replaced {
+			r.tx.own.under(o.kind, o.key, o.value)
+		}
+	}
 }
 
 func (r *hookRun) keep(kind OpKind, value []byte) []byte {
@@ -356,13 +366,13 @@ func (r *hookRun) refresh() {
 	r.stale = false
 	r.rebuilt++
 	r.tx.own = r.before.fork()
-	rest := r.tx.batch.proposal.Ops[r.bytes:] // added by the hook that runs
+	r.under()
 	for i := range r.ops {
-		if o := &r.ops[i]; !o.dropped {
+		if o := &r.ops[i]; !o.dropped && (i >= r.chained || o.replaced) {
 			r.tx.own.apply(o.kind, o.key, o.value)
 		}
 	}
-	r.tx.own.applyAll(rest)
+	r.tx.own.applyAll(r.tx.batch.proposal.Ops[r.bytes:]) // added by the hook that runs
 }
 
 // result is the proposal that came out.

@@ -44,6 +44,24 @@ func (o *overlay) deleteRange(low, high []byte) {
 		return
 	}
 	o.keys.cut(low, high)
+	o.cover(low, high)
+}
+
+// under takes over an op that comes before all that o has.
+func (o *overlay) under(kind OpKind, key, value []byte) {
+	if kind == OpDeleteRange {
+		if bytes.Compare(key, value) < 0 {
+			o.cover(key, value)
+		}
+		return
+	}
+	if _, _, ok := o.get(key); !ok {
+		o.put(key, value, kind == OpDelete)
+	}
+}
+
+// cover makes a range deleted, before the writes that are in it.
+func (o *overlay) cover(low, high []byte) {
 	if n := o.ranges.floor(low, true); n != nil && bytes.Compare(n.value, low) >= 0 {
 		low = n.key
 		if bytes.Compare(n.value, high) > 0 {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -299,5 +301,95 @@ func TestChainHookLimit(t *testing.T) {
 	if got := count(t, s); got != n {
 		t.Errorf("%d keys, want %d", got, n)
 	}
+	wantClean(t, db)
+}
+
+// What a streamed hook reads of keys that it is given, or has written so far, is what the commit has in the end, whatever the chain says of them in a later call: what
+// hooks write comes behind the ops of the chain.
+func TestChainHookShowsOutcome(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in short runs")
+	}
+	db, err := local.Open("db", &local.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const size, n = 64 << 10, batchlog.MaxHookedChainBytes/(64<<10) + 400
+	s := db.Space("s")
+	value := func(i int, what string) []byte { return append([]byte(fmt.Sprint(what, i, " ")), make([]byte, size)...) }
+	c := newChain(t, db)
+	for i := range n {
+		if i%10 == 9 {
+			c.Delete(s, batchlog.K(i))
+		} else {
+			c.Put(s, batchlog.K(i), value(i, "chain"))
+		}
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	calls, written := 0, map[int]bool{}
+	shown := map[int]string{}
+	defer db.PreCommitStreamed(s, func(tx *batchlog.Tx, piece []batchlog.Op) error {
+		calls++
+		look := map[int]bool{}
+		for _, op := range piece {
+			k, err := op.Key.Decode()
+			if err != nil {
+				return err
+			}
+			look[int(k.(float64))] = true
+			if op.Kind == batchlog.OpPut && rng.IntN(20) == 0 {
+				if err := tx.Replace(op, []byte("replaced "+fmt.Sprint(calls, k))); err != nil {
+					return err
+				}
+			}
+		}
+		ofChain := slices.ContainsFunc(piece, func(op batchlog.Op) bool { return bytes.HasPrefix(op.Value, []byte("chain")) })
+		if ofChain { // not for what it has added itself
+			for range 200 {
+				switch i := rng.IntN(n); rng.IntN(4) {
+				case 0:
+					tx.Delete(s, batchlog.K(i))
+					written[i] = true
+				case 1:
+					tx.DeleteRange(s, batchlog.Between(batchlog.K(i), batchlog.K(i+2)))
+					written[i], written[i+1] = true, true
+				default:
+					tx.Put(s, batchlog.K(i), fmt.Append(nil, "hook ", calls, i))
+					written[i] = true
+				}
+			}
+		}
+		for i := range written {
+			look[i] = true
+		}
+		for i := range look {
+			got, err := tx.Get(s, batchlog.K(i))
+			if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+				return err
+			}
+			shown[i] = string(got)
+		}
+		return nil
+	})()
+	if _, err := c.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if calls < 4 {
+		t.Errorf("%d calls: the test shows nothing", calls)
+	}
+	wrong := 0
+	for i, want := range shown {
+		got, err := s.Get(t.Context(), batchlog.K(i))
+		if err != nil && !errors.Is(err, batchlog.ErrNotFound) {
+			t.Fatal(err)
+		}
+		if string(got) != want {
+			if wrong++; wrong < 10 {
+				t.Errorf("key %d: the hook was shown %.20q, the commit has %.20q", i, want, got)
+			}
+		}
+	}
+	t.Logf("%d calls, %d keys compared, %d wrong", calls, len(shown), wrong)
 	wantClean(t, db)
 }
