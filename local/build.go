@@ -18,6 +18,8 @@ import (
 
 // built is what a chain comes to: the file that the log will hold, and tables for the store, both in stretches; a small one is in memory.
 type built struct {
+	stage *stage
+
 	small      []byte
 	smallCount int
 
@@ -26,7 +28,12 @@ type built struct {
 	tables *store.Tables
 	spans  spans
 	bytes  int64 // that were reserved
+
+	since builtSince
 }
+
+// inMemory reports whether all is in small.
+func (b *built) inMemory() bool { return b.chain == nil }
 
 // buildPiece is how many bytes of ops go into one group of a chain's file.
 const buildPiece = 256 << 10
@@ -34,25 +41,28 @@ const buildPiece = 256 << 10
 // build makes the net effect of what was added. It is the longest part of a commit, so it comes before the chain has its id: to apply the
 // chain is to take the tables in.
 func (g *stage) build(ctx context.Context) error {
-	if err := g.spill(); err != nil {
+	b := &built{stage: g}
+	if f, ok := g.filler.(*copies); ok {
+		b.since = f.sinceNow()
+	}
+	if err := b.stretch(ctx, g.sorter, "sort"); err != nil {
+		b.drop()
 		return err
 	}
-	g.built = &built{}
-	if err := g.stretch(ctx, g.sorter, "sort"); err != nil {
-		g.dropBuilt()
-		return err
-	}
+	g.to(isBuilt)
+	g.built = b
 	return nil
 }
 
-// stretch adds the net effect of what is in s to what is built. One goroutine merges and writes the file, another makes the tables.
-func (g *stage) stretch(ctx context.Context, s *chainsort.Sorter, what string) (err error) {
+// stretch adds the net effect of what is in s to what is built. One goroutine merges and writes the file, another makes the tables. After an error what is built can
+// only be dropped.
+func (b *built) stretch(ctx context.Context, s *chainsort.Sorter, what string) (err error) {
 	total, _, _ := s.Size()
-	w := &builder{stage: g, ctx: ctx, built: g.built, what: what, total: total}
-	if g.built.chain != nil {
+	w := &builder{stage: b.stage, ctx: ctx, built: b, what: what, total: total}
+	if !b.inMemory() {
 		w.start()
 	}
-	if r := g.revert; r != nil {
+	if r, ok := b.stage.filler.(*reverting); ok {
 		w.before = &walk{view: r.view, high: r.High}
 		defer func() { err = errors.Join(err, w.before.close()) }()
 	}
@@ -63,9 +73,21 @@ func (g *stage) stretch(ctx context.Context, s *chainsort.Sorter, what string) (
 	return chainError(errors.Join(err, w.finish(err == nil)))
 }
 
+// drop removes what was built.
+func (b *built) drop() {
+	b.dropLate()
+	if b.inMemory() {
+		return
+	}
+	if err := errors.Join(b.chain.Drop(), b.writer.Drop()); err != nil {
+		b.stage.e.opts.Logger.Warn("files of a chain not removed; they will be swept", "err", err)
+	}
+	_ = b.stage.reserve(-b.bytes) // giving back can't fail
+}
+
 // ref is how the record of the commit refers to what is built; nil if that is small.
 func (b *built) ref(l *seglog.Log) *batchlog.ChainRef {
-	if b.chain == nil {
+	if b.inMemory() {
 		return nil
 	}
 	m := b.chain.Mark()
@@ -130,7 +152,7 @@ func (w *builder) take(n chainsort.Net) error {
 
 // limit is how many bytes of ops are put together: of a group, or of what stays in memory.
 func (w *builder) limit() int {
-	if w.built.chain == nil {
+	if w.built.inMemory() {
 		return w.stage.e.inlineBytes()
 	}
 	return buildPiece
@@ -155,7 +177,7 @@ func opKind(n chainsort.NetKind) (kind batchlog.OpKind, ok bool) {
 
 // flush writes the piece.
 func (w *builder) flush() error {
-	if w.built.chain == nil {
+	if w.built.inMemory() {
 		if err := w.begin(); err != nil {
 			return err
 		}
@@ -185,10 +207,11 @@ func (w *builder) begin() error {
 	file := g.name
 	file[15] = byte(g.builds)
 	dir := filepath.Join(g.dir, fmt.Sprintf("tables-%d", g.builds))
-	if err := disk.MakeDir(g.e.opts.FS, dir); err != nil {
-		return err
+	err := disk.MakeDir(g.e.opts.FS, dir)
+	var chain *seglog.Chain
+	if err == nil {
+		chain, err = g.e.log.BeginChain(file)
 	}
-	chain, err := g.e.log.BeginChain(file)
 	if err != nil {
 		_ = g.e.opts.FS.Remove(dir) // the next try makes its own
 		return err
@@ -236,7 +259,7 @@ func (w *builder) flushLast() error {
 	switch {
 	case w.count == 0:
 		return nil
-	case w.built.chain == nil:
+	case w.built.inMemory():
 		w.built.small, w.built.smallCount = w.piece, w.count
 		return nil
 	default:
@@ -256,26 +279,4 @@ func (w *builder) finish(good bool) error {
 		err = w.built.chain.Sync()
 	}
 	return errors.Join(err, <-w.made)
-}
-
-// dropBuilt forgets what was built, as it is not all any more.
-func (g *stage) dropBuilt() {
-	b := g.built
-	g.built = nil
-	if b == nil {
-		return
-	}
-	for _, c := range g.copies { // what was caught up with since goes as well
-		c.base, c.restored = c.sorted, false
-	}
-	if err := g.dropAfter(); err != nil {
-		g.e.opts.Logger.Warn("files of a chain not removed; they will be swept", "err", err)
-	}
-	if b.chain == nil {
-		return
-	}
-	if err := errors.Join(b.chain.Drop(), b.writer.Drop()); err != nil {
-		g.e.opts.Logger.Warn("files of a chain not removed; they will be swept", "err", err)
-	}
-	_ = g.reserve(-b.bytes) // giving back can't fail
 }

@@ -21,25 +21,103 @@ import (
 // keys as it is known then: a key that has left the source gets back what the target has. Where other ops of the chain are on the same keys that is
 // not known so easily (see stage.late).
 
-const (
-	// soonMax is how many ops a round may find for the next one to be the last.
-	soonMax = 4096
-	// catchUpRounds bounds the rounds before the last one.
-	catchUpRounds = 16
-	// lateMax bounds the keys whose net effect is looked up one by one.
-	lateMax = 256
-)
+// catchUpRounds bounds the rounds before the last one.
+const catchUpRounds = 16
 
-// catchUp adds to the copies what was written to their sources up to head, and returns how many ops that were. ticket is that of a caller whose
-// sources and targets are protected; 0: they are not.
-func (g *stage) catchUp(ctx context.Context, ticket uint64) (found int, err error) {
-	if len(g.copies) == 0 {
-		return 0, nil
+// A builtSince is what has come to copies since a chain was built: as further ops if those of the chain are on other keys, else in the stage's sorter.
+type builtSince struct {
+	at    []caught          // of each copy
+	after *chainsort.Sorter // of what is behind what is built; nil: nothing is
+	mixed bool              // other ops of the chain are on keys that are copied
+	late  []batchlog.KeyRange
+}
+
+// sinceNow is what comes to copies from now on.
+func (f *copies) sinceNow() builtSince {
+	since := builtSince{mixed: f.overlap()}
+	for _, c := range f.list {
+		since.at = append(since.at, c.sorted)
 	}
+	return since
+}
+
+// afterSorter is where what comes after the chain was built is gathered.
+func (b *built) afterSorter() (*chainsort.Sorter, error) {
+	if b.since.after == nil {
+		e := b.stage.e
+		dir := filepath.Join(b.stage.dir, "late")
+		if err := disk.MakeDir(e.opts.FS, dir); err != nil {
+			return nil, chainError(err)
+		}
+		b.since.after = chainsort.New(chainsort.Options{FS: e.opts.FS, Dir: dir, MemoryBytes: int(e.opts.ChainBytes / 4), Reserve: b.stage.reserve})
+	}
+	return b.since.after, nil
+}
+
+// dropLate forgets what came after the chain was built: it is built as well, or not needed.
+func (b *built) dropLate() {
+	if b.since.after == nil {
+		return
+	}
+	if err := b.since.after.Close(); err != nil {
+		b.stage.e.opts.Logger.Warn("files of a chain not removed; they will be swept", "err", err)
+	}
+	b.since.after = nil
+}
+
+// catchUp is as filler says.
+func (f *copies) catchUp(ctx context.Context) error {
+	g := f.stage
+	if g.state == sorts {
+		_, err := f.round(ctx, 0)
+		return err
+	}
+	pace := g.e.chains.pace
+	for range catchUpRounds {
+		found, err := f.round(ctx, 0)
+		if err != nil {
+			return err
+		}
+		b := g.built
+		few := found <= pace.soon && b.lateBytes() <= pace.soonBytes
+		switch {
+		case b.since.mixed:
+			if len(b.since.late) > pace.late {
+				g.to(sorts) // it is built again, with what is late for it
+			}
+			return nil
+		case few:
+			return nil
+		case b.inMemory():
+			g.to(sorts) // there is no file to add to
+			return nil
+		}
+		if err := b.stretch(ctx, b.since.after, "catch up"); err != nil {
+			g.to(sorts)
+			return err
+		}
+		b.dropLate()
+	}
+	return nil
+}
+
+// lateBytes is how much has come to copies since the chain was built, encoded.
+func (b *built) lateBytes() int64 {
+	if b.since.after == nil {
+		return 0
+	}
+	_, bytes, _ := b.since.after.Size()
+	return bytes
+}
+
+// round adds to the copies what was written to their sources up to head, and returns how many ops that were. ticket is that of a caller whose sources and
+// targets are protected; 0: they are not.
+func (f *copies) round(ctx context.Context, ticket uint64) (found int, err error) {
+	g := f.stage
 	head := g.e.log.Head()
-	into := g.sorter
-	if g.built != nil && !g.mixed {
-		if into, err = g.afterSorter(); err != nil {
+	into, b := g.sorter, g.built
+	if g.state == isBuilt && !b.since.mixed {
+		if into, err = b.afterSorter(); err != nil {
 			return 0, err
 		}
 	}
@@ -48,16 +126,19 @@ func (g *stage) catchUp(ctx context.Context, ticket uint64) (found int, err erro
 		return 0, err
 	}
 	defer view.Close()
-	for _, c := range g.copies {
-		f := copyFill{stage: g, ctx: ctx, copying: c, into: into, view: view, ticket: ticket, noting: g.built != nil && g.mixed}
-		n, err := f.catchUp(head)
+	for i, c := range f.list {
+		fill := copyFill{stage: g, ctx: ctx, copying: c, caught: &c.sorted, into: into, view: view, ticket: ticket}
+		switch {
+		case into != g.sorter:
+			fill.caught = &b.since.at[i]
+		case g.state == isBuilt:
+			fill.late = &b.since.late
+		}
+		n, err := fill.catchUp(head)
 		if err != nil {
 			return found, err
 		}
 		found += n
-		if into == g.sorter {
-			c.sorted = head
-		}
 	}
 	if into == g.sorter {
 		g.holds.Store(uint64(head + 1))
@@ -65,29 +146,7 @@ func (g *stage) catchUp(ctx context.Context, ticket uint64) (found int, err erro
 	return found, nil
 }
 
-// afterSorter is where what comes after the chain was built is gathered.
-func (g *stage) afterSorter() (*chainsort.Sorter, error) {
-	if g.after == nil {
-		dir := filepath.Join(g.dir, "late")
-		if err := disk.MakeDir(g.e.opts.FS, dir); err != nil {
-			return nil, chainError(err)
-		}
-		g.after = chainsort.New(chainsort.Options{FS: g.e.opts.FS, Dir: dir, MemoryBytes: int(g.e.opts.ChainBytes / 4), Reserve: g.reserve})
-	}
-	return g.after, nil
-}
-
-// dropAfter forgets what came after the chain was built: it is built as well.
-func (g *stage) dropAfter() error {
-	if g.after == nil {
-		return nil
-	}
-	err := g.after.Close()
-	g.after = nil
-	return err
-}
-
-// catchUp is stage.catchUp for one copy.
+// catchUp is copies.round for one copy.
 func (f *copyFill) catchUp(head batchlog.ID) (found int, err error) {
 	if f.base >= head {
 		return 0, nil
@@ -237,27 +296,26 @@ func (f *copyFill) followTarget(low, high []byte) error {
 
 // note notes a key, or a range if high is not nil, as late.
 func (f *copyFill) note(low, high []byte) {
-	g := f.stage
-	if !f.noting || len(g.lateKeys) > lateMax {
+	if f.late == nil || len(*f.late) > f.stage.e.chains.pace.late {
 		return
 	}
 	if high == nil {
 		high = append(bytes.Clone(low), 0)
 	}
-	g.lateKeys = append(g.lateKeys, batchlog.KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
+	*f.late = append(*f.late, batchlog.KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
 }
 
-// mixes reports whether other ops of the chain may be on the keys that a copy writes: ops that were added, other copies, or the range deletes of
+// overlap reports whether other ops of the chain may be on the keys that a copy writes: ops that were added, other copies, or the range deletes of
 // a move.
-func (g *stage) mixes() bool {
+func (f *copies) overlap() bool {
 	var targets spans
-	for _, c := range g.copies {
+	for _, c := range f.list {
 		low, high := c.target()
-		if g.own.overlaps(low, high) || targets.overlaps(low, high) {
+		if f.stage.own.overlaps(low, high) || targets.overlaps(low, high) {
 			return true
 		}
 		targets.list = append(targets.list, span{KeyRange: batchlog.KeyRange{Low: low, High: high}})
-		for _, other := range g.copies {
+		for _, other := range f.list {
 			if other.Move && bytes.Compare(other.Low, high) < 0 && bytes.Compare(low, other.High) < 0 {
 				return true
 			}
@@ -266,20 +324,76 @@ func (g *stage) mixes() bool {
 	return false
 }
 
-// late adds to p the net effect of what came after a chain with mixed ops was built. That of each key is looked up in all that was added, which
+// watches is as filler says: sources and targets.
+func (f *copies) watches() *batchlog.Reads {
+	var reads batchlog.Reads
+	for _, c := range f.list {
+		low, high := c.target()
+		reads.Ranges = append(reads.Ranges, batchlog.KeyRange{Low: c.Low, High: c.High}, batchlog.KeyRange{Low: low, High: high})
+	}
+	return &reads
+}
+
+// last is as filler says.
+func (f *copies) last(ctx context.Context, ticket uint64, p *batchlog.Proposal) (*batchlog.Proposal, error) {
+	if _, err := f.round(ctx, ticket); err != nil {
+		return nil, err
+	}
+	since := &f.stage.built.since
+	at := func(i int) caught {
+		if since.mixed {
+			return f.list[i].sorted
+		}
+		return since.at[i]
+	}
+	last := &batchlog.Proposal{Token: p.Token, Meta: p.Meta, Ticket: ticket, Reads: &batchlog.Reads{Base: at(0).base}}
+	for i, c := range f.list {
+		last.Reads.Ranges = append(last.Reads.Ranges, batchlog.KeyRange{Low: c.Low, High: c.High})
+		if at(i).restored {
+			low, high := c.target()
+			last.Reads.Ranges = append(last.Reads.Ranges, batchlog.KeyRange{Low: low, High: high})
+		}
+	}
+	var err error
+	switch {
+	case since.mixed:
+		err = f.addLate(ctx, since.late, last)
+	case since.after != nil:
+		err = f.addAfter(ctx, since.after, last)
+	}
+	if err != nil {
+		return nil, err
+	}
+	last.Ops = append(last.Ops, p.Ops...)
+	last.Count += p.Count
+	last.Blobs += p.Blobs
+	return last, nil
+}
+
+// errLateCopy says that the last round of copies is too much: it is another round, or a part of what is built anew.
+var errLateCopy = fmt.Errorf("%w: much was written to the source of a copy at its end", batchlog.ErrConflict)
+
+// lastBytes bounds the ops of the last round.
+const lastBytes = batchlog.MaxBatchBytes / 2
+
+// addLate adds to p the net effect of what came after a chain with mixed ops was built. That of each key is looked up in all that was added, which
 // takes long, so it works for few keys only; after more the chain is built again.
-func (g *stage) late(ctx context.Context, p *batchlog.Proposal) error {
+func (f *copies) addLate(ctx context.Context, late []batchlog.KeyRange, p *batchlog.Proposal) error {
+	g := f.stage
+	if len(late) > g.e.chains.pace.late {
+		return errLateCopy
+	}
 	view, err := g.e.View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return err
 	}
 	defer view.Close()
-	for _, r := range g.lateKeys {
+	for _, r := range late {
 		err := g.sorter.Net(ctx, r.Low, r.High, func(n chainsort.Net) error {
 			p.Count++
 			if kind, ok := opKind(n.Kind); ok {
 				p.Ops = batchlog.AppendOp(p.Ops, kind, n.Key, n.Value)
-				return nil
+				return lastFits(p)
 			}
 			// What was copied is gone from the source: what the key had before stays.
 			p.Reads.Keys = append(p.Reads.Keys, bytes.Clone(n.Key))
@@ -295,7 +409,7 @@ func (g *stage) late(ctx context.Context, p *batchlog.Proposal) error {
 			default:
 				return err
 			}
-			return nil
+			return lastFits(p)
 		})
 		if err != nil {
 			return err
@@ -304,21 +418,22 @@ func (g *stage) late(ctx context.Context, p *batchlog.Proposal) error {
 	return nil
 }
 
-// last adds to p the net effect of what came in the last round to a chain whose ops are not mixed.
-func (g *stage) last(ctx context.Context, p *batchlog.Proposal) error {
-	if g.after == nil {
-		return nil
-	}
-	return g.after.Net(ctx, nil, nil, func(n chainsort.Net) error {
+// addAfter adds to p the net effect of what came after a chain was built whose ops are not mixed.
+func (f *copies) addAfter(ctx context.Context, after *chainsort.Sorter, p *batchlog.Proposal) error {
+	return after.Net(ctx, nil, nil, func(n chainsort.Net) error {
 		kind, ok := opKind(n.Kind)
 		if !ok {
 			return nil
 		}
 		p.Ops = batchlog.AppendOp(p.Ops, kind, n.Key, n.Value)
 		p.Count++
-		if len(p.Ops) > batchlog.MaxBatchBytes/2 {
-			return fmt.Errorf("%w: much was written to the source of a copy at its end", batchlog.ErrConflict)
-		}
-		return nil
+		return lastFits(p)
 	})
+}
+
+func lastFits(p *batchlog.Proposal) error {
+	if len(p.Ops) > lastBytes {
+		return errLateCopy
+	}
+	return nil
 }

@@ -32,10 +32,35 @@ type staging struct {
 	used   int64 // bytes on disk that chains under way have taken
 
 	verifying atomic.Int64 // those who need all of the log
+
+	pace pace
+	// refuse is asked before bytes are taken on the disk. It is for tests.
+	refuse func(bytes int64) error
 }
+
+func (s *staging) begin() {
+	s.stages, s.pace = map[*stage]struct{}{}, fullPace
+	s.refuse = func(int64) error { return nil }
+}
+
+// A pace says when a chain that others write beside does otherwise. Tests have a smaller one, to get there.
+type pace struct {
+	soon      int   // ops that a round of a copy may find for the next one to be the last
+	soonBytes int64 // and how much they may be
+	late      int   // keys whose net effect is looked up one by one
+	pass      int64 // ops in a revert up to which it is gone through once as a whole while nobody else writes there
+	lateBytes int   // keys of others in memory, and what becomes of them; each
+}
+
+var fullPace = pace{soon: 4096, soonBytes: batchlog.MaxBatchBytes / 8, late: 256, pass: 1 << 21, lateBytes: batchlog.MaxBatchBytes / 4}
 
 // reserve takes so many bytes of the quota more, or gives them back.
 func (e *engine) reserve(bytes int64) error {
+	if bytes > 0 {
+		if err := e.chains.refuse(bytes); err != nil {
+			return err
+		}
+	}
 	e.chains.mu.Lock()
 	defer e.chains.mu.Unlock()
 	if quota := e.opts.ChainQuota; bytes > 0 && quota > 0 && e.chains.used+bytes > quota {
@@ -70,7 +95,7 @@ func (e *engine) Chain(ctx context.Context) (batchlog.Stage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	g := &stage{e: e, name: randomUUID(), begun: e.opts.Now()}
+	g := &stage{e: e, name: randomUUID(), begun: e.opts.Now(), filler: plain{}}
 	g.name[15] = 0
 	g.holds.Store(math.MaxUint64)
 	g.dir = filepath.Join(e.dir, chainsName, hex.EncodeToString(g.name[:]))

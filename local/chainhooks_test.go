@@ -317,7 +317,9 @@ func TestChainHookShowsOutcome(t *testing.T) {
 	defer db.Close()
 	const size, n = 64 << 10, batchlog.MaxHookedChainBytes/(64<<10) + 400
 	s := db.Space("s")
-	value := func(i int, what string) []byte { return append([]byte(fmt.Sprint(what, i, " ")), make([]byte, size)...) }
+	value := func(i int, what string) []byte {
+		return append([]byte(fmt.Sprint(what, i, " ")), make([]byte, size)...)
+	}
 	c := newChain(t, db)
 	for i := range n {
 		if i%10 == 9 {

@@ -11,37 +11,41 @@ import (
 	"github.com/bytespace/batchlog/internal/chainsort"
 )
 
+// copies fills a chain with copies of ranges, beside which there may be other ops.
+type copies struct {
+	stage *stage
+	list  []*copying
+}
+
 // A copying is a copy in a chain.
 type copying struct {
 	batchlog.RangeCopy
-	seq  uint64      // of the keys copied; of the range deletes of a move, that before
-	base batchlog.ID // the commit up to which it is caught up
-	// sorted is the commit up to which that is in the stage's sorter; what came after it is in what was built.
-	sorted batchlog.ID
+	seq uint64 // of the keys copied; of the range deletes of a move, that before
+	// sorted is how far that is caught up which is in the stage's sorter.
+	sorted caught
+}
+
+// A caught is how far a copy is caught up.
+type caught struct {
+	base batchlog.ID // the commit
 	// restored says that a key of the target got back what it was, so that what others write there must be followed, too.
 	restored bool
 }
 
-// Copy is as batchlog.Stage says.
-func (g *stage) Copy(ctx context.Context, rc batchlog.RangeCopy) error {
-	if err := g.usable(ctx); err != nil {
-		return err
-	}
-	g.dropBuilt()
-	if err := g.spill(); err != nil {
-		return err
-	}
+// begin adds a copy and brings its keys into the sorter, as a view has them.
+func (f *copies) begin(ctx context.Context, rc batchlog.RangeCopy) error {
+	g := f.stage
 	g.holds.Store(min(g.holds.Load(), uint64(g.e.log.Head()+1))) // before the view, so that nothing after it is dropped
 	view, err := g.e.View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return err
 	}
 	defer view.Close()
-	c := &copying{RangeCopy: rc, seq: g.seq + 2, base: view.ID(), sorted: view.ID()}
+	c := &copying{RangeCopy: rc, seq: g.seq + 2, sorted: caught{base: view.ID()}}
 	g.seq += 3
-	f := copyFill{stage: g, ctx: ctx, copying: c, into: g.sorter}
+	fill := copyFill{stage: g, ctx: ctx, copying: c, caught: &c.sorted, into: g.sorter}
 	if rc.Move && !rc.Tree { // also keys that are not there yet
-		if err := f.deleteRange(rc.Low, rc.High); err != nil {
+		if err := fill.deleteRange(rc.Low, rc.High); err != nil {
 			return err
 		}
 	}
@@ -53,17 +57,21 @@ func (g *stage) Copy(ctx context.Context, rc batchlog.RangeCopy) error {
 			}
 			g.progress("copy", n, 0)
 		}
-		return f.put(key, value)
+		return fill.put(key, value)
 	})
 	if err != nil {
 		return err
 	}
-	if err := f.flush(); err != nil {
+	if err := fill.flush(); err != nil {
 		return err
 	}
-	g.copies = append(g.copies, c)
+	f.list = append(f.list, c)
 	return nil
 }
+
+func (f *copies) fill(context.Context) error { panic("batchlog: bug: a copy is filled again") }
+func (f *copies) mixes() bool                { return true }
+func (f *copies) close() error               { return nil }
 
 // eachKey calls visit for the stored keys of a view from low on and below high.
 func eachKey(ctx context.Context, view batchlog.Snapshot, low, high []byte, visit func(key, value []byte) error) (err error) {
@@ -91,10 +99,11 @@ type copyFill struct {
 	stage *stage
 	ctx   context.Context //nolint:containedctx // of one call
 	*copying
+	*caught
 	into   *chainsort.Sorter
-	view   batchlog.Snapshot // at the commit that the round goes to, or later; nil: the copy is begun
-	ticket uint64            // of the round that nobody else writes there beside; 0: of another
-	noting bool              // the keys are late
+	late   *[]batchlog.KeyRange // takes what is found, if it is late; nil: it is not
+	view   batchlog.Snapshot    // at the commit that the round goes to, or later; nil: the copy is begun
+	ticket uint64               // of the round that nobody else writes there beside; 0: of another
 
 	path    []byte // closed, of the space of the last key; its copy may be written
 	ops     []byte

@@ -8,56 +8,6 @@ import (
 	"github.com/bytespace/batchlog"
 )
 
-// Commit is as batchlog.Engine says.
-func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	if err := e.roster.Permit(ctx, p); err != nil {
-		return 0, err
-	}
-	if p.Task != nil {
-		return e.roster.Commit(ctx, p, e.commit)
-	}
-	return e.commit(ctx, p)
-}
-
-func (e *engine) commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	if e.hooks.Touch(p) {
-		return e.commitHooked(ctx, p)
-	}
-	return e.commitLast(ctx, p)
-}
-
-// commitLast commits what hooks have seen: large values become blobs, and what refers to blobs is marked.
-func (e *engine) commitLast(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	if p.Blobs == 0 && e.blobBytes.Load() == 0 {
-		return e.lines.Commit(ctx, p)
-	}
-	var w blobWriter
-	defer func() { e.recent.release(&w, e.log.Head()) }()
-	ops, blobs, err := e.convertValues(ctx, &w, p.Ops, p.Count)
-	if err != nil {
-		return 0, err
-	}
-	if blobs == 0 && p.Blobs == 0 {
-		return e.lines.Commit(ctx, p)
-	}
-	marked := *p
-	marked.Ops = ops
-	marked.Blobs += blobs
-	marked.Meta = batchlog.AppendBlobs(p.Meta[:len(p.Meta):len(p.Meta)])
-	if err := e.keepBlobs(&w, marked.Ops, marked.Count); err != nil {
-		return 0, err
-	}
-	return e.lines.Commit(ctx, &marked)
-}
-
-// permitChain is roster.Permit for a chain.
-func (e *engine) permitChain(ctx context.Context, p *batchlog.Proposal) error {
-	if err := e.roster.Permit(ctx, p); err != nil {
-		return err
-	}
-	return e.roster.PermitChain(p.Chain)
-}
-
 // inlineBytes is up to which size the ops of a chain are committed as those of a batch are.
 func (e *engine) inlineBytes() int { return int(min(inlineBytes, e.opts.ChainBytes/8)) }
 

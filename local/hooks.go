@@ -38,41 +38,6 @@ func (db *DB) PreCommitStreamed(s *batchlog.Space, hook func(tx *batchlog.Tx, op
 	return remove
 }
 
-// commitHooked runs the hooks that p sets off and commits what comes out.
-func (e *engine) commitHooked(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
-	if p.Reads != nil {
-		return e.tryHooked(ctx, p) // of an Update all that it read is stale when it loses: it runs again as a whole
-	}
-	return batchlog.Persist(ctx, e, func(ticket uint64) (batchlog.ID, error) {
-		in := *p
-		in.Ticket = ticket
-		id, err := e.tryHooked(ctx, &in)
-		return id, batchlog.Lost(err, nil)
-	})
-}
-
-func (e *engine) tryHooked(ctx context.Context, in *batchlog.Proposal) (batchlog.ID, error) {
-	if in.Token != "" {
-		// A retry must not be refused by a hook that sees its own first try.
-		if id, found, err := e.lines.Known(ctx, in.Token); err != nil || found {
-			return id, err
-		}
-	}
-	view, err := e.View(ctx, batchlog.ReadOptions{Plain: true})
-	if err != nil {
-		return 0, err
-	}
-	defer view.Close()
-	out, err := e.hooks.Run(ctx, in, view)
-	if err != nil {
-		return 0, err
-	}
-	if err := e.roster.Permit(ctx, out); err != nil {
-		return 0, err // of what hooks added
-	}
-	return e.commitLast(ctx, out)
-}
-
 // PostCommit calls hook for every commit with ops in the subtree of s that is made from now on, in the order of ids, after the store has
 // applied it. It has a goroutine of its own and holds nobody up: a slow hook reads from the log what it has not come to, so
 // it misses nothing while the process lives and the log is kept. A panic, or a runtime.Goexit, is reported to the logger and costs that one

@@ -95,7 +95,7 @@ func TestCopyLateMuch(t *testing.T) {
 			return
 		}
 		written = true
-		put(1000, 1000+2*soonMax, "w")
+		put(1000, 1000+2*fullPace.soon, "w")
 		put(keys, keys+100, "w")
 		var b batchlog.Batch
 		b.DeleteRange(src, batchlog.Range{Low: batchlog.K(100), High: batchlog.K(300)})

@@ -99,7 +99,7 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	e := &engine{opts: o, dir: dir, session: rand.Text(), ended: make(chan struct{}), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
 	e.clock = newClock(&e.opts)
 	e.backfill.hold.Store(math.MaxUint64)
-	e.chains.stages = map[*stage]struct{}{}
+	e.chains.begin()
 	e.recent = newRecentBlobs()
 	e.sweeps = blobSweeps{dead: map[blob.Hash]batchlog.ID{}, some: sweepSome}
 	defer func() {

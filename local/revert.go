@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/bytespace/batchlog"
@@ -18,53 +19,56 @@ import (
 // until then. The last of these are looked up while nobody else writes there.
 type reverting struct {
 	batchlog.Revert
-	view     batchlog.Snapshot // when it began
+	stage *stage
+
+	view     batchlog.Snapshot // when it began; nil: it has not
 	followed batchlog.ID       // the commit up to which the log was looked through for keys of others
 	fresh    map[string]bool   // keys of others that are yet to be looked up
-	late     []byte            // what becomes of those that were: ops
+	late     lateOps           // what becomes of those that were
 	lateKeys map[string]bool
-	count    int
-	blobs    int
 }
 
-const (
-	// revertRounds bounds how often keys of others are looked up before nobody else commits.
-	revertRounds = 16
-	// revertPass is up to how many ops in the chain it is gone through once as a whole while nobody else writes there.
-	revertPass = 1 << 21
-	// revertLateBytes bounds the keys of others in memory, and what becomes of them.
-	revertLateBytes = batchlog.MaxBatchBytes / 4
-)
+// lateOps are ops on keys that others have written.
+type lateOps struct {
+	ops   []byte
+	count int
+	blobs int
+}
 
-// Revert is as batchlog.Stage says.
-func (g *stage) Revert(ctx context.Context, r batchlog.Revert) error {
-	if err := g.usable(ctx); err != nil {
-		return err
-	}
-	if head := g.e.log.Head(); r.To > head {
+// revertRounds bounds how often keys of others are looked up before the last time.
+const revertRounds = 16
+
+// errLate says that others have written too much since a stage was filled: it is filled again.
+var errLate = fmt.Errorf("%w: much was written while the state was brought back", batchlog.ErrConflict)
+
+// known reports why the state to go back to is not known, as far as that can be told at once.
+func (r *reverting) known() error {
+	log := r.stage.e.log
+	if head := log.Head(); r.To > head {
 		return fmt.Errorf("commit %d of 0 to %d: %w", r.To, head, batchlog.ErrNotFound)
 	}
-	if r.To+1 < g.e.log.Oldest() {
+	if r.To+1 < log.Oldest() {
 		return &batchlog.InverseError{ID: r.To + 1, Gone: true}
 	}
-	return g.beginRevert(ctx, r)
+	return nil
 }
 
-// beginRevert fills the chain.
-func (g *stage) beginRevert(ctx context.Context, r batchlog.Revert) (err error) {
-	if err := g.dropRevert(); err != nil {
+// fill is as filler says.
+func (r *reverting) fill(ctx context.Context) error {
+	if err := r.forget(); err != nil {
 		return err
 	}
+	g := r.stage
 	g.holds.Store(uint64(g.e.log.Head() + 1)) // before the view, so that nothing after it is dropped
 	view, err := g.e.View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return err
 	}
-	g.revert = &reverting{Revert: r, view: view, followed: view.ID(), fresh: map[string]bool{}, lateKeys: map[string]bool{}}
-	if err := g.spill(); err != nil {
+	*r = reverting{Revert: r.Revert, stage: g, view: view, followed: view.ID(), fresh: map[string]bool{}, lateKeys: map[string]bool{}}
+	if err := g.makeSorter(); err != nil {
 		return err
 	}
-	f := revertFill{stage: g, ctx: ctx}
+	f := revertFill{stage: g, revert: r, ctx: ctx}
 	err = g.e.store.EachInverse(ctx, r.To, view.ID(), func(_ batchlog.ID, ops []byte, count int) error {
 		if err := g.usable(ctx); err != nil {
 			return err
@@ -77,28 +81,40 @@ func (g *stage) beginRevert(ctx context.Context, r batchlog.Revert) (err error) 
 	return g.e.inverseError(err)
 }
 
-// dropRevert forgets what was filled in.
-func (g *stage) dropRevert() error {
-	if g.revert == nil {
-		return nil
+// forget forgets what was filled in. If it fails it can be called again.
+func (r *reverting) forget() error {
+	g := r.stage
+	if err := r.close(); err != nil {
+		return err
 	}
-	g.dropBuilt()
-	err := g.revert.view.Close()
-	g.revert = nil
 	if g.sorter != nil {
-		err = errors.Join(err, g.sorter.Close())
+		if err := g.sorter.Close(); err != nil {
+			return chainError(err)
+		}
 		g.sorter = nil
 	}
 	g.blobs = 0
 	g.ops.Store(0)
 	g.bytes.Store(0)
-	return chainError(err)
+	return nil
 }
+
+// close is as filler says.
+func (r *reverting) close() error {
+	view := r.view
+	if r.view = nil; view == nil {
+		return nil
+	}
+	return view.Close()
+}
+
+func (r *reverting) mixes() bool { return false }
 
 // A revertFill adds inverses to the chain.
 type revertFill struct {
-	stage *stage
-	ctx   context.Context //nolint:containedctx // of one call
+	stage  *stage
+	revert *reverting
+	ctx    context.Context //nolint:containedctx // of one call
 
 	path []byte // closed, of the space of the last key
 	own  bool   // that is one that a task derives
@@ -110,7 +126,7 @@ type revertFill struct {
 }
 
 func (f *revertFill) add(kind batchlog.OpKind, key, value []byte) error {
-	r := f.stage.revert
+	r := f.revert
 	if bytes.Compare(key, r.Low) < 0 || bytes.Compare(key, r.High) >= 0 {
 		return nil
 	}
@@ -162,70 +178,58 @@ func (f *revertFill) flush() error {
 	return nil
 }
 
-// errLate says that others have written too much since a revert began: it begins again.
-var errLate = fmt.Errorf("%w: much was written while the state was brought back", batchlog.ErrConflict)
-
-// tryRevert brings a revert up to the head of the log and commits it. An ErrConflict may be tried again.
-func (g *stage) tryRevert(ctx context.Context, p *batchlog.Proposal) (id batchlog.ID, err error) {
-	defer func() {
-		if errors.Is(err, errLate) {
-			err = errors.Join(err, g.beginRevert(ctx, g.revert.Revert))
-		}
-	}()
-	if g.built == nil {
-		if err := g.build(ctx); err != nil {
-			return 0, err
-		}
+// catchUp is as filler says: it decides what becomes of keys that others have written.
+func (r *reverting) catchUp(ctx context.Context) error {
+	if r.stage.state != isBuilt {
+		return nil
 	}
-	r := g.revert
 	for range revertRounds {
-		if err := g.followOthers(ctx); err != nil {
-			return 0, err
+		if err := r.followOthers(ctx); err != nil {
+			return err
 		}
-		few := len(r.fresh) <= lateMax
-		if err := g.lookUp(ctx); err != nil {
-			return 0, err
+		few := len(r.fresh) <= r.stage.e.chains.pace.late
+		if err := r.lookUp(ctx); err != nil {
+			return err
 		}
 		if few {
 			break
 		}
 	}
-	if g.built.chain != nil {
-		g.progress("commit", 0, 0)
-		if err := g.e.flush(ctx, g.e.store.Applied()); err != nil {
-			return 0, err
-		}
+	return nil
+}
+
+// watches is as filler says.
+func (r *reverting) watches() *batchlog.Reads {
+	return &batchlog.Reads{Ranges: []batchlog.KeyRange{{Low: r.Low, High: r.High}}}
+}
+
+// last is as filler says.
+func (r *reverting) last(ctx context.Context, ticket uint64, p *batchlog.Proposal) (*batchlog.Proposal, error) {
+	if err := r.followOthers(ctx); err != nil {
+		return nil, err
 	}
-	within := []batchlog.KeyRange{{Low: r.Low, High: r.High}}
-	ticket, release, err := g.e.Protect(ctx, 0, &batchlog.Reads{Ranges: within})
-	if err != nil {
-		return 0, err
+	pace := r.stage.e.chains.pace
+	if ops, _, _ := r.stage.sorter.Size(); len(r.fresh) > pace.late && ops > pace.pass {
+		return nil, errLate
 	}
-	defer release()
-	if err := g.followOthers(ctx); err != nil {
-		return 0, err
+	if err := r.lookUp(ctx); err != nil {
+		return nil, err
 	}
-	if ops, _, _ := g.sorter.Size(); len(r.fresh) > lateMax && ops > revertPass {
-		return 0, errLate
-	}
-	if err := g.lookUp(ctx); err != nil {
-		return 0, err
-	}
-	last := batchlog.Proposal{
-		Token: p.Token, Meta: p.Meta, Ticket: ticket, Ops: append(slices.Clip(r.late), p.Ops...), Count: r.count + p.Count, Blobs: r.blobs + p.Blobs,
-		Reads: &batchlog.Reads{Base: r.followed, Ranges: within}, // should the protection be over by now
-	}
-	return g.propose(ctx, &last)
+	reads := r.watches() // should the protection be over by now
+	reads.Base = r.followed
+	return &batchlog.Proposal{
+		Token: p.Token, Meta: p.Meta, Ticket: ticket, Ops: append(slices.Clip(r.late.ops), p.Ops...), Count: r.late.count + p.Count, Blobs: r.late.blobs + p.Blobs, Reads: reads,
+	}, nil
 }
 
 // followOthers finds the keys that others have written since.
-func (g *stage) followOthers(ctx context.Context) (err error) {
-	r := g.revert
-	head := g.e.log.Head()
+func (r *reverting) followOthers(ctx context.Context) (err error) {
+	log := r.stage.e.log
+	head := log.Head()
 	if r.followed >= head {
 		return nil
 	}
-	reader, err := g.e.log.Reader(batchlog.LogOptions{From: batchlog.After(r.followed), Until: head, Within: [][]byte{r.Low}})
+	reader, err := log.Reader(batchlog.LogOptions{From: batchlog.After(r.followed), Until: head, Within: [][]byte{r.Low}})
 	if err != nil {
 		return err
 	}
@@ -236,7 +240,7 @@ func (g *stage) followOthers(ctx context.Context) (err error) {
 			return nil
 		}
 		r.fresh[string(key)] = true
-		if size += len(key) + 64; size > revertLateBytes {
+		if size += len(key) + 64; size > r.stage.e.chains.pace.lateBytes {
 			return errLate
 		}
 		return nil
@@ -268,94 +272,103 @@ func (g *stage) followOthers(ctx context.Context) (err error) {
 	}
 }
 
-// lookUp decides what becomes of the keys that others have written.
-func (g *stage) lookUp(ctx context.Context) error {
-	r := g.revert
+// lookUp decides what becomes of the keys that others have written, of all or, if it fails, of none.
+func (r *reverting) lookUp(ctx context.Context) error {
 	if len(r.fresh) == 0 {
 		return nil
 	}
-	keys := make([]string, 0, len(r.fresh))
-	for key := range r.fresh {
-		keys = append(keys, key)
+	keys := slices.Sorted(maps.Keys(r.fresh))
+	late := lateOps{ops: slices.Clip(r.late.ops), count: r.late.count, blobs: r.late.blobs}
+	add := func(kind batchlog.OpKind, key, value []byte) error {
+		if err := late.add(kind, key, value); err != nil {
+			return err
+		}
+		if len(late.ops) > r.stage.e.chains.pace.lateBytes {
+			return errLate
+		}
+		return nil
 	}
-	slices.Sort(keys)
 	known := map[string]bool{} // to the chain
-	take := func(n chainsort.Net) error {
+	err := r.eachNet(ctx, keys, func(n chainsort.Net) error {
 		known[string(n.Key)] = true
-		kind := batchlog.OpDelete
 		if n.Kind == chainsort.NetPut {
-			kind = batchlog.OpPut
+			return add(batchlog.OpPut, n.Key, n.Value)
 		}
-		return r.addLate(kind, n.Key, n.Value)
-	}
-	if len(keys) <= lateMax {
-		for _, key := range keys {
-			if err := g.sorter.Net(ctx, []byte(key), append([]byte(key), 0), take); err != nil {
-				return chainError(err)
-			}
-		}
-	} else {
-		rest := keys
-		err := g.sorter.Net(ctx, []byte(keys[0]), append([]byte(keys[len(keys)-1]), 0), func(n chainsort.Net) error {
-			for len(rest) > 0 && rest[0] < string(n.Key) {
-				rest = rest[1:]
-			}
-			if len(rest) > 0 && rest[0] == string(n.Key) {
-				return take(n)
-			}
-			return nil
-		})
-		if err != nil {
-			return chainError(err)
-		}
+		return add(batchlog.OpDelete, n.Key, nil)
+	})
+	if err != nil {
+		return err
 	}
 	for _, key := range keys {
-		if !known[key] {
-			if err := g.restoreLate(ctx, []byte(key)); err != nil {
-				return err
-			}
+		if known[key] {
+			continue
 		}
+		if err := r.restore(ctx, []byte(key), add); err != nil {
+			return err
+		}
+	}
+	r.late = late
+	for _, key := range keys {
 		r.lateKeys[key] = true
 	}
 	clear(r.fresh)
 	return nil
 }
 
-// restoreLate gives a key back what it had when the revert began.
-func (g *stage) restoreLate(ctx context.Context, key []byte) error {
-	r := g.revert
+// eachNet calls take for the net effect of what was filled in on each of keys, which are sorted.
+func (r *reverting) eachNet(ctx context.Context, keys []string, take func(n chainsort.Net) error) error {
+	g := r.stage
+	if len(keys) <= g.e.chains.pace.late {
+		for _, key := range keys {
+			if err := g.sorter.Net(ctx, []byte(key), append([]byte(key), 0), take); err != nil {
+				return chainError(err)
+			}
+		}
+		return nil
+	}
+	rest := keys
+	return chainError(g.sorter.Net(ctx, []byte(keys[0]), append([]byte(keys[len(keys)-1]), 0), func(n chainsort.Net) error {
+		for len(rest) > 0 && rest[0] < string(n.Key) {
+			rest = rest[1:]
+		}
+		if len(rest) > 0 && rest[0] == string(n.Key) {
+			return take(n)
+		}
+		return nil
+	}))
+}
+
+// restore gives a key back what it had when the revert began.
+func (r *reverting) restore(ctx context.Context, key []byte, add func(kind batchlog.OpKind, key, value []byte) error) error {
 	path, _, err := batchlog.SplitKey(key)
 	if err != nil {
 		return err
 	}
-	if g.e.roster.Derives(path) {
+	if r.stage.e.roster.Derives(path) {
 		return nil
 	}
 	value, err := r.view.Get(ctx, key)
 	if errors.Is(err, batchlog.ErrNotFound) {
-		return r.addLate(batchlog.OpDelete, key, nil)
+		return add(batchlog.OpDelete, key, nil)
 	}
 	if err != nil {
 		return err
 	}
-	return r.addLate(batchlog.OpPut, key, value)
+	return add(batchlog.OpPut, key, value)
 }
 
-// addLate adds an op on a key that others have written.
-func (r *reverting) addLate(kind batchlog.OpKind, key, value []byte) error {
+// add adds an op.
+func (l *lateOps) add(kind batchlog.OpKind, key, value []byte) error {
 	if kind == batchlog.OpPut {
 		_, ref, err := batchlog.ParseValue(value)
 		if err != nil {
 			return err
 		}
 		if ref != nil {
-			r.blobs++
+			l.blobs++
 		}
 	}
-	r.count++
-	r.late = batchlog.AppendOp(r.late, kind, key, value)
-	if len(r.late) > revertLateBytes {
-		return errLate
-	}
+	l.count++
+	l.ops = batchlog.AppendOp(l.ops, kind, key, value)
 	return nil
 }

@@ -1,8 +1,10 @@
 package roster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"iter"
 
 	"github.com/bytespace/batchlog"
 )
@@ -50,21 +52,56 @@ func (r *Roster) permit(task *batchlog.TaskMove, kind batchlog.OpKind, key []byt
 }
 
 // PermitChain is Permit for the ops in the file of a chain.
-func (r *Roster) PermitChain(c *batchlog.ChainRef) error {
-	if r.derived.Load() == nil {
-		return nil
-	}
-	check := func(kind batchlog.OpKind, key, _ []byte) error {
-		return r.permit(nil, kind, key)
-	}
-	if c.Coarse {
+func (r *Roster) PermitChain(ctx context.Context, c *batchlog.ChainRef) error {
+	for {
+		at := r.derived.Load()
+		if at == nil || !at.mayBeIn(c) {
+			return nil
+		}
+		if !c.Coarse {
+			for _, span := range c.Spans { // each begins with an op
+				if err := r.permit(nil, batchlog.OpPut, span.Low); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
 		ops := batchlog.Record{Chain: c, Count: c.Count}
-		return ops.EachOp(check)
-	}
-	for _, span := range c.Spans { // each begins with an op
-		if err := check(batchlog.OpPut, span.Low, nil); err != nil {
+		n := 0
+		err := ops.EachOp(func(kind batchlog.OpKind, key, _ []byte) error {
+			if n++; n%4096 == 0 && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return r.permit(nil, kind, key)
+		})
+		if now := r.derived.Load(); err != nil || now == at || now != nil && now.derivesAs(at) {
 			return err
 		}
+		// It took its time, and what is derived has changed meanwhile.
 	}
-	return nil
+}
+
+// mayBeIn reports whether an op of the chain may be in a derived space.
+func (s *shape) mayBeIn(c *batchlog.ChainRef) bool {
+	for open := range s.paths.All() {
+		if c.MayTouch(open, append(bytes.Clone(open), 0xff)) {
+			return true
+		}
+	}
+	return false
+}
+
+// derivesAs reports whether the same tasks derive the same spaces.
+func (s *shape) derivesAs(other *shape) bool {
+	if s.paths.Len() != other.paths.Len() {
+		return false
+	}
+	next, stop := iter.Pull2(other.paths.All())
+	defer stop()
+	for open, task := range s.paths.All() {
+		if path, of, _ := next(); of != task || !bytes.Equal(open, path) {
+			return false
+		}
+	}
+	return true
 }

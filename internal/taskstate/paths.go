@@ -33,6 +33,17 @@ func (p *Paths[T]) Build() {
 // Len is the number of paths.
 func (p *Paths[T]) Len() int { return len(p.sorted) }
 
+// All yields all that was added, with its path, in the order of paths.
+func (p *Paths[T]) All() iter.Seq2[[]byte, T] {
+	return func(yield func([]byte, T) bool) {
+		for _, path := range p.sorted {
+			if !yield(path.open, path.of) {
+				return
+			}
+		}
+	}
+}
+
 // from is the index of the first path that is not below open.
 func (p *Paths[T]) from(open []byte) int {
 	at, _ := slices.BinarySearchFunc(p.sorted, open, func(path pathOf[T], open []byte) int { return bytes.Compare(path.open, open) })
