@@ -97,6 +97,8 @@ type stageStory struct {
 	db    *DB
 	to    batchlog.ID // of a revert
 
+	reopened bool
+
 	kick chan chan struct{} // each is closed when others have written
 	idle sync.WaitGroup     // others that are asked to write and haven't yet
 }
@@ -320,7 +322,9 @@ func (s *stageStory) tell() (failed string) {
 	if err := c.Close(); err != nil && s.steps.failed == "" {
 		t.Errorf("close of the chain: %v", err)
 	}
-	s.left()
+	if !s.reopened { // else that is swept
+		s.left()
+	}
 	if err := s.db.Close(); err != nil && s.steps.failed == "" {
 		t.Errorf("close: %v", err)
 	}
@@ -351,6 +355,7 @@ func (s *stageStory) check(id batchlog.ID, own [2][]batchlog.Op) {
 	got, err := s.stored()
 	if err != nil && s.steps.failed != "" { // it was of the work that comes after the commit: that is done again by the next opening
 		_ = s.db.Close() // says what has failed
+		s.reopened = true
 		s.open()
 		got, err = s.stored()
 	}
