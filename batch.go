@@ -27,8 +27,8 @@ type Batch struct {
 
 // Put adds: set the value of k in s. The last op on a key wins.
 func (b *Batch) Put(s *Space, k Key, value []byte) {
-	if len(value) > MaxValueBytes {
-		b.fail(&LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes, Hint: hintBlob})
+	if err := LimitValue.Check(len(value)); err != nil {
+		b.fail(err)
 		return
 	}
 	b.add(OpPut, s, k, storedValue(value))
@@ -43,8 +43,8 @@ func (b *Batch) DeleteRange(s *Space, r Range) {
 	if !b.accepts(s) {
 		return
 	}
-	if n := len(s.prefix) + len(r.High); n > MaxKeyBytes {
-		b.fail(&LimitError{What: "key", Size: int64(n), Limit: MaxKeyBytes})
+	if err := LimitKey.Check(len(s.prefix) + len(r.High)); err != nil {
+		b.fail(err)
 		return
 	}
 	if _, high, empty := s.storedRange(r); !empty {
@@ -67,15 +67,15 @@ func (b *Batch) add(kind OpKind, s *Space, k Key, value []byte) {
 	if !b.accepts(s) {
 		return
 	}
-	if n := len(s.prefix) + len(k); n > MaxKeyBytes {
-		b.fail(&LimitError{What: "key", Size: int64(n), Limit: MaxKeyBytes, Hint: "the limit includes the path of the space"})
+	if err := LimitKey.Check(len(s.prefix) + len(k)); err != nil {
+		b.fail(err)
 		return
 	}
 	p := &b.proposal
 	p.Ops = appendOp(p.Ops, kind, s.prefix, k, value)
 	p.Count++
-	if len(p.Ops) > MaxBatchBytes {
-		b.fail(&LimitError{What: "batch", Size: int64(len(p.Ops)), Limit: MaxBatchBytes, Hint: hintBatch})
+	if err := LimitBatch.Check(len(p.Ops)); err != nil {
+		b.fail(err)
 		p.Ops, p.Count = nil, 0 // what follows is dropped too: a batch that fails must not eat the memory
 	}
 }
@@ -119,8 +119,8 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 	if b.Token != "" && p.Task != nil {
 		return nil, fmt.Errorf("token on the commit of a task, which its cursor makes unique already: %w", ErrUnsupported)
 	}
-	if len(b.Token) > MaxTokenBytes {
-		return nil, &LimitError{What: "token", Size: int64(len(b.Token)), Limit: MaxTokenBytes}
+	if err := limitToken.Check(len(b.Token)); err != nil {
+		return nil, err
 	}
 	if !utf8.ValidString(b.Token) {
 		return nil, fmt.Errorf("token %q is not UTF-8", b.Token)
@@ -142,11 +142,8 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 	if p.Task != nil && !p.Task.Admin {
 		p.Meta = appendTaskMove(p.Meta, p.Task)
 	}
-	if n := len(p.Meta); n > MaxMetaBytes {
-		return nil, &LimitError{What: "labels", Size: int64(n), Limit: MaxMetaBytes, Hint: "keep large texts in values"}
+	if err := limitMeta.Check(len(p.Meta)); err != nil {
+		return nil, err
 	}
-	if n := len(p.Meta) + len(p.Ops); n > MaxBatchBytes {
-		return nil, &LimitError{What: "batch", Size: int64(n), Limit: MaxBatchBytes, Hint: hintBatch}
-	}
-	return p, nil
+	return p, LimitBatch.Check(len(p.Meta) + len(p.Ops))
 }

@@ -251,7 +251,7 @@ func (db *DB) openBlob(ctx context.Context, ref BlobRef) (BlobReader, error) {
 // loadBlob is the content of a blob.
 func (db *DB) loadBlob(ctx context.Context, ref BlobRef) (_ []byte, err error) {
 	if ref.Size > MaxValueBytes {
-		return nil, &LimitError{What: "value", Size: ref.Size, Limit: MaxValueBytes, Hint: "it is a blob: read it with Blob"}
+		return nil, limitLoad.over(ref.Size)
 	}
 	in, err := db.openBlob(ctx, ref)
 	if err != nil {

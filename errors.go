@@ -91,7 +91,7 @@ func (e *BlobRefError) Unwrap() error {
 	if e.Ref.Size >= 0 && e.Ref.Size <= MaxBlobBytes {
 		return nil
 	}
-	return &LimitError{What: "blob", Size: e.Ref.Size, Limit: MaxBlobBytes}
+	return limitBlob.over(e.Ref.Size)
 }
 
 // A GapError says which commits are missing. It is an [ErrGap].

@@ -11,9 +11,6 @@ import (
 	"sync/atomic"
 )
 
-// MaxHookDepth bounds how far ops that hooks add may set off further hooks.
-const MaxHookDepth = 8
-
 // A PreCommit is code that runs before a commit in its space exists. See [Hooks.Add].
 type PreCommit func(tx *Tx, ops []Op) error
 
@@ -75,8 +72,8 @@ func (tx *Tx) edit(op Op, value []byte, drop bool) error {
 	if !drop && op.Kind != OpPut {
 		return fmt.Errorf("set the value of a %s: %w", op.Kind, ErrUnsupported)
 	}
-	if len(value) > MaxValueBytes {
-		return &LimitError{What: "value", Size: int64(len(value)), Limit: MaxValueBytes}
+	if err := LimitValue.Check(len(value)); err != nil {
+		return err
 	}
 	o := &run.ops[op.at-1]
 	if drop && op.at <= run.chained {
@@ -279,7 +276,7 @@ func (r *hookRun) added() int {
 // bound fails the transaction if hooks have added too much to it.
 func (r *hookRun) bound() {
 	if n := r.added(); n > r.room {
-		r.tx.batch.fail(&LimitError{What: "memory of what hooks added to a commit", Size: int64(MaxHookAddedBytes - r.room + n), Limit: MaxHookAddedBytes, Hint: "write smaller batches, and see that hooks do not set off one another for ever"})
+		r.tx.batch.fail(limitHookAdded.over(int64(MaxHookAddedBytes - r.room + n)))
 	}
 }
 
@@ -296,7 +293,7 @@ func (r *hookRun) rounds() error {
 				continue
 			}
 			if depth > MaxHookDepth {
-				return &HookError{Space: b.space, Chain: chain, Reason: fmt.Sprintf("hooks set off one another more than %d deep", MaxHookDepth), Err: ErrTooLarge}
+				return &HookError{Space: b.space, Chain: chain, Reason: fmt.Sprintf("hooks set off one another more than %d deep", MaxHookDepth), Err: limitHookDepth.over(int64(depth))}
 			}
 			if err := r.call(b, ops, chain); err != nil {
 				return err
@@ -396,10 +393,7 @@ func (r *hookRun) result(p *Proposal) (*Proposal, error) {
 	}
 	out.Meta = appendHooks(p.Meta[:len(p.Meta)-len(move)], r.passed)
 	out.Meta = append(out.Meta, move...)
-	if n := len(out.Meta) + len(out.Ops); n > MaxBatchBytes {
-		return nil, &LimitError{What: "batch with what hooks added", Size: int64(n), Limit: MaxBatchBytes, Hint: hintBatch}
-	}
-	return out, nil
+	return out, limitHooked.Check(len(out.Meta) + len(out.Ops))
 }
 
 // appendHooks appends the items that name the spaces whose hooks a commit has passed.

@@ -46,10 +46,7 @@ func (h *Hooks) RunChain(ctx context.Context, p *Proposal, snap Snapshot) (*Prop
 	}
 	c.out.Reads = &c.reads
 	c.out.Meta = appendHooks(p.Meta, c.passed)
-	if n := len(c.out.Meta) + len(c.out.Ops); n > MaxBatchBytes {
-		return nil, &LimitError{What: "what hooks added to a chain", Size: int64(n), Limit: MaxBatchBytes, Hint: "write it as several chains"}
-	}
-	return &c.out, nil
+	return &c.out, limitChainAdded.Check(len(c.out.Meta) + len(c.out.Ops))
 }
 
 // A hookedChain is a chain on its way through the hooks.
@@ -99,9 +96,9 @@ func (c *hookedChain) take(kind OpKind, key, value []byte) error {
 }
 
 func (c *hookedChain) tooLarge(b *boundHook) error {
-	return &HookError{Space: b.space, Reason: "the chain is too large for a hook that needs all of its ops at once", Err: &LimitError{
-		What: "ops of a chain in spaces with hooks", Size: int64(len(c.piece)), Limit: MaxHookedChainBytes, Hint: "write smaller chains, or bind the hook as a streamed one",
-	}}
+	return &HookError{
+		Space: b.space, Reason: "the chain is too large for a hook that needs all of its ops at once", Err: limitChainHooked.over(max(int64(len(c.piece)), MaxHookedChainBytes+1)),
+	}
 }
 
 // run gives the piece to the hooks.
@@ -137,8 +134,5 @@ func (c *hookedChain) run() error {
 	c.room -= run.added()
 	c.added.applyAll(bytes.Clone(c.out.Ops[start:])) // where they are, they move
 	c.piece, c.count = nil, 0                        // hooks may keep what they were given
-	if len(c.out.Ops) > MaxBatchBytes {
-		return &LimitError{What: "what hooks added to a chain", Size: int64(len(c.out.Ops)), Limit: MaxBatchBytes, Hint: "write it as several chains"}
-	}
-	return nil
+	return limitChainAdded.Check(len(c.out.Ops))
 }

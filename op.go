@@ -166,8 +166,8 @@ func CheckOps(ops []byte, count int) error {
 
 // checkOp reports why an op is none that a batch makes.
 func checkOp(kind OpKind, key, value []byte) error {
-	if len(key) > MaxKeyBytes {
-		return &LimitError{What: "key", Size: int64(len(key)), Limit: MaxKeyBytes}
+	if err := LimitKey.Check(len(key)); err != nil {
+		return err
 	}
 	_, n, err := bytewise.DecodeArrayPrefix(key) // ArrayLen would take what no path is encoded as
 	if err != nil {
@@ -183,12 +183,12 @@ func checkOp(kind OpKind, key, value []byte) error {
 		if err != nil {
 			return errOpValue
 		}
-		if len(plain) > MaxValueBytes {
-			return &LimitError{What: "value", Size: int64(len(plain)), Limit: MaxValueBytes, Hint: hintBlob}
+		if err := LimitValue.Check(len(plain)); err != nil {
+			return err
 		}
 	case OpDeleteRange:
-		if len(value) > MaxKeyBytes {
-			return &LimitError{What: "key", Size: int64(len(value)), Limit: MaxKeyBytes}
+		if err := LimitKey.Check(len(value)); err != nil {
+			return err
 		}
 		if !inOwnKeys(path, value) || string(key) >= string(value) {
 			return errOpKey

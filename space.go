@@ -59,13 +59,10 @@ func newSpace(db *DB, parent []byte, path []any) *Space {
 
 // checkPath refuses a path that is too deep or leaves no room for keys.
 func checkPath(prefix []byte) error {
-	if depth := pathDepth(prefix); depth > MaxPathDepth {
-		return &LimitError{What: "path depth", Size: int64(depth), Limit: MaxPathDepth, Hint: "put more into the key"}
+	if err := limitPathDepth.Check(pathDepth(prefix)); err != nil {
+		return err
 	}
-	if len(prefix) > MaxKeyBytes {
-		return &LimitError{What: "path", Size: int64(len(prefix)), Limit: MaxKeyBytes}
-	}
-	return nil
+	return limitPath.Check(len(prefix))
 }
 
 func pathDepth(prefix []byte) int {

@@ -182,9 +182,9 @@ func (tx *Tx) usable(s *Space) error {
 }
 
 func (tx *Tx) remember(add func(r *Reads)) error {
-	if n := len(tx.reads.Keys) + len(tx.reads.Ranges); n >= MaxTxReads {
-		tx.err = &LimitError{What: "reads of a transaction", Size: int64(n) + 1, Limit: MaxTxReads, Hint: "scan ranges, or read in a View"}
-		return tx.err
+	if err := limitTxReads.Check(len(tx.reads.Keys) + len(tx.reads.Ranges) + 1); err != nil {
+		tx.err = err
+		return err
 	}
 	add(&tx.reads)
 	return nil

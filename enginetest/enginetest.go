@@ -30,6 +30,8 @@ type Options struct {
 	Now func() time.Time
 	// Log is the settings of the log.
 	Log batchlog.LogConfig
+	// Crash asks for a Subject that has Crash, if the engine can.
+	Crash bool
 }
 
 // A Subject is a new, empty database and what else can be done with it.
@@ -40,6 +42,12 @@ type Subject struct {
 	// Trim removes what is past HotTTL now, and returns when it is gone or may not go yet. nil: the engine
 	// keeps all.
 	Trim func(ctx context.Context) error
+	// Crash opens what a crash of the process would have left, now; DB is of no use any more. nil: the engine can't, or wasn't asked for it.
+	Crash func(t *testing.T) *batchlog.DB
+	// Hook binds a pre-commit hook; nil: the engine has none.
+	Hook func(s *batchlog.Space, hook func(tx *batchlog.Tx, ops []batchlog.Op) error) (remove func())
+	// Verify checks what the database keeps, and says what is wrong with it; nil: the engine can't.
+	Verify func(t *testing.T) []string
 }
 
 // An Open makes databases for the suite. It fails t if it can't, and has t close the database at its end.

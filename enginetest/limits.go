@@ -20,6 +20,7 @@ var limitTests = []test{
 	{"Depth", testLimitDepth},
 	{"Text", testLimitText},
 	{"LargeBatch", testLargeBatch},
+	{"Table", testLimitTable},
 }
 
 var tokenTests = []test{

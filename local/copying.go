@@ -142,8 +142,8 @@ func (f *copyFill) put(key, value []byte) error {
 		return err
 	}
 	to := f.to(key)
-	if len(to) > batchlog.MaxKeyBytes {
-		return &batchlog.LimitError{What: "key of a copy", Size: int64(len(to)), Limit: batchlog.MaxKeyBytes, Hint: "the limit includes the path of the space"}
+	if err := batchlog.LimitKey.Check(len(to)); err != nil {
+		return err
 	}
 	f.note(to, nil)
 	return f.append(to, value)

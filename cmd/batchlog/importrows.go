@@ -224,13 +224,10 @@ func (l *loader) good(rows iter.Seq2[row, error]) iter.Seq2[row, error] {
 
 // fits reports why a row can't be an op.
 func (l *loader) fits(r row) error {
-	if n := l.lead + len(r.key); n > batchlog.MaxKeyBytes {
-		return &batchlog.LimitError{What: "key", Size: int64(n), Limit: batchlog.MaxKeyBytes, Hint: "the limit includes the path of the space"}
+	if err := batchlog.LimitKey.Check(l.lead + len(r.key)); err != nil {
+		return err
 	}
-	if n := len(r.value); n > batchlog.MaxValueBytes {
-		return &batchlog.LimitError{What: "value", Size: int64(n), Limit: batchlog.MaxValueBytes}
-	}
-	return nil
+	return batchlog.LimitValue.Check(len(r.value))
 }
 
 func (l *loader) passOver(bad *badRowError) {

@@ -159,7 +159,7 @@ func check(ops []byte, count int) error {
 		switch {
 		case err != nil:
 		case len(key) > batchlog.MaxKeyBytes:
-			err = &batchlog.LimitError{What: "key", Size: int64(len(key)), Limit: batchlog.MaxKeyBytes}
+			err = batchlog.LimitKey.Check(len(key))
 		case kind == batchlog.OpDeleteRange:
 			err = checkRange(key, value)
 		}

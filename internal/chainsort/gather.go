@@ -41,7 +41,7 @@ func (b *slab) decode(r ref, it *item) {
 // add takes an item into memory. It writes a run first if there is no room.
 func (s *Sorter) add(it *item) error {
 	if len(it.key) > batchlog.MaxKeyBytes || it.kind == retractRange && len(it.value) > batchlog.MaxKeyBytes {
-		return &batchlog.LimitError{What: "key", Size: int64(max(len(it.key), len(it.value))), Limit: batchlog.MaxKeyBytes}
+		return batchlog.LimitKey.Check(max(len(it.key), len(it.value)))
 	}
 	l := &s.points
 	if it.kind.isRange() {

@@ -122,8 +122,8 @@ func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlo
 	if prop.Chain != nil {
 		n += len(batchlog.AppendChainRef(nil, prop.Chain))
 	}
-	if n > batchlog.MaxBatchBytes {
-		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes, Hint: "write it as a chain"}
+	if err := batchlog.LimitBatch.Check(n); err != nil {
+		return 0, err
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/enginetest"
+	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/local"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -14,6 +15,9 @@ import (
 func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T, o enginetest.Options) enginetest.Subject {
 		t.Helper()
+		if o.Crash {
+			return subject(t, o, crashfs.New(), "db")
+		}
 		if testing.Short() {
 			return subject(t, o, vfs.NewMem(), "db")
 		}
@@ -34,8 +38,20 @@ func subject(t *testing.T, o enginetest.Options, fs vfs.FS, dir string) enginete
 			t.Errorf("close: %v", err)
 		}
 	})
-	return enginetest.Subject{
+	s := enginetest.Subject{
 		DB:   db.DB,
+		Hook: db.PreCommit,
+		Verify: func(t *testing.T) (problems []string) {
+			t.Helper()
+			r, err := db.Verify(t.Context(), local.VerifyOptions{})
+			if err != nil {
+				t.Errorf("verify: %v", err)
+			}
+			for _, p := range r.Problems {
+				problems = append(problems, p.String())
+			}
+			return problems
+		},
 		Trim: func(ctx context.Context) error { return db.Trim(ctx) },
 		Reopen: func(t *testing.T) *batchlog.DB {
 			t.Helper()
@@ -48,4 +64,22 @@ func subject(t *testing.T, o enginetest.Options, fs vfs.FS, dir string) enginete
 			return db.DB
 		},
 	}
+	if fs, ok := fs.(*crashfs.FS); ok {
+		s.Crash = func(t *testing.T) *batchlog.DB {
+			t.Helper()
+			crashed := *opts
+			crashed.FS = fs.CrashClone(vfs.CrashCloneCfg{})
+			again, err := local.Open(dir, &crashed)
+			if err != nil {
+				t.Fatalf("open after a crash: %v", err)
+			}
+			t.Cleanup(func() {
+				if err := again.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+			})
+			return again.DB
+		}
+	}
+	return s
 }
