@@ -54,11 +54,9 @@ func (b *backfill) readPlan() (p backfillPlan, ok bool, err error) {
 	if err != nil {
 		return p, false, fmt.Errorf("plan of the scratch store: %w", err)
 	}
-	version, body, err := disk.ParseDocument(text, planKind)
-	if err != nil || version != planVersion || json.Unmarshal(body, &p) != nil {
-		return backfillPlan{}, false, nil
-	}
-	return p, true, nil
+	version, body, malformed := disk.ParseDocument(text, planKind)
+	ok = malformed == nil && version == planVersion && json.Unmarshal(body, &p) == nil
+	return p, ok, nil
 }
 
 // notePlan makes durable what the scratch store is going to keep, and before that what was taken over from it already, which it need not keep then.

@@ -40,7 +40,7 @@ func (f *fold) compareKeys(ctx context.Context) error {
 		}
 		f.damaged(err)
 		// On behind it, where that can be read again: some keys of the log farther, and, if it can't, twice as many.
-		skipped := int64(0)
+		var skipped int64
 		if from, skipped, err = f.behindDamage(ctx, want); err != nil {
 			return err
 		}
