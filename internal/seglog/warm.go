@@ -33,7 +33,7 @@ const (
 )
 
 // Warm moves the sealed segments whose commits are all at or before last to a warm directory, the oldest first, and returns how many it has
-// moved. One that turns out to be damaged, or can't be read, is noted and stays where it is. One that can't be moved does not stop those behind it, unless several in a row can't.
+// moved. One that turns out to be damaged, or is missing, is noted and stays where it is. One that can't be moved now does not stop those behind it, unless several in a row can't.
 func (l *Log) Warm(ctx context.Context, last batchlog.ID) (moved int, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -75,7 +75,7 @@ func (l *Log) nextWarm(from, last batchlog.ID) (next *seg, turn int) {
 		if s.state == active || s.last > last {
 			break
 		}
-		if _, noted := l.noted(s.first); s.state == sealed && !s.warm && !noted && s.first >= from {
+		if n, noted := l.noted(s.first); s.state == sealed && !s.warm && (!noted || n.again) && s.first >= from {
 			return s, turn
 		}
 		turn++
@@ -142,18 +142,27 @@ func (l *Log) warmTo(ctx context.Context, s *seg, dir string) (moved bool, err e
 	var bad *sourceError
 	switch {
 	case errors.As(err, &bad) && ctx.Err() == nil:
-		l.note(s, note{why: fmt.Sprintf("does not go warm: %s", err)})
-		l.opts.Logger.Error("segment cannot be read, or is damaged, and stays where it is", "segment", s.name(), "err", err)
-		return false, nil
+		damaged := errors.Is(err, batchlog.ErrCorrupt) || disk.NotExist(err)
+		l.note(s, note{why: fmt.Sprintf("does not go warm: %s", err), again: !damaged})
+		if damaged {
+			l.opts.Logger.Error("segment is damaged and stays where it is", "segment", s.name(), "err", err)
+			return false, nil
+		}
+		return false, err
 	case err != nil:
 		return false, err
 	}
-	return moved, l.edit(func(t *table) edit {
-		if moved = in(t, dir); !moved {
+	err = l.edit(func(t *table) edit {
+		if !in(t, dir) {
 			return nil
 		}
+		moved = true
 		return edit{{kind: kindMoved, seg: seg{first: s.first}}}
 	})
+	if moved = moved && err == nil; moved {
+		l.wellAgain(s)
+	}
+	return moved, err
 }
 
 // freePlaces makes sure that nothing is still to be removed where s would go.
