@@ -23,7 +23,7 @@ import (
 // The file "database" says which database a directory holds; see [disk.AppendDocument]:
 //
 //	batchlog database 1 5d1c9a3f
-//	{ "uuid": "…", "epoch": 1, "made": "2026-11-22T18:45:53Z" }
+//	{ "uuid": "…", "epoch": 1, "made": "2026-11-22T18:45:53Z", "begun": true }
 //
 // The number is the format of the whole directory. It is 1; a program that finds a higher one refuses.
 const (
@@ -36,6 +36,7 @@ type identity struct {
 	UUID  string         `json:"uuid"`
 	Epoch batchlog.Epoch `json:"epoch"`
 	Made  time.Time      `json:"made"`
+	Begun bool           `json:"begun,omitempty"` // there is a log: if its files are gone, none is begun in its place
 
 	uuid segment.UUID
 }
@@ -59,6 +60,20 @@ func openIdentity(fs vfs.FS, dir string) (identity, error) {
 		return identity{}, fmt.Errorf("write %s: %w", name, err)
 	}
 	return id, nil
+}
+
+// noteBegun has the identity say that there is a log. Without that the database is as well as it was with older programs.
+func (e *engine) noteBegun() {
+	if e.identity.Begun {
+		return
+	}
+	id := e.identity
+	id.Begun = true
+	if err := writeIdentity(e.opts.FS, filepath.Join(e.dir, identityName), id); err != nil {
+		e.opts.Logger.Warn("not noted that the log was begun; it will be when the database is opened again", "err", err)
+		return
+	}
+	e.identity = id
 }
 
 func parseIdentity(text []byte, name string) (identity, error) {

@@ -116,8 +116,10 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 		return nil, err
 	}
 	logDir := e.logDir()
-	if err := disk.MakeDir(o.FS, logDir); err != nil {
-		return nil, err
+	if !e.identity.Begun { // else it is there, or its disk is not
+		if err := disk.MakeDir(o.FS, logDir); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.openSettings(); err != nil {
 		return nil, err
@@ -132,11 +134,12 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	e.clock.open(o.FS, dir)
 	if e.log, err = seglog.Open(seglog.Options{
 		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
-		Settings: e.settings.log(),
+		Settings: e.settings.log(), Begun: e.identity.Begun,
 		Passed:   e.clock.passed, Started: e.clock.start, Reserve: e.reserveLog,
 	}, e.store.Applied()); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
+	e.noteBegun()
 	e.blobBytes.Store(int64(e.config().BlobBytes))
 	e.store.SetUndo(e.config().Undo)
 	if e.blobs, err = blob.Open(blob.Options{FS: o.FS, Dir: filepath.Join(dir, blobsName)}); err != nil {
