@@ -273,6 +273,34 @@ func trimPast(t *testing.T, db *DB, id batchlog.ID) {
 	}
 }
 
+// writeBlobs writes values that are blobs until stop is closed. They are few, so that they are removed and come back.
+func writeBlobs(t *testing.T, s *batchlog.Space, w int, stop <-chan struct{}) {
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		var err error
+		key, want := batchlog.K("live", w), content(1_000_000*(w+1)+i%5)
+		if i%3 == 1 {
+			_, err = s.Delete(t.Context(), key)
+		} else {
+			_, err = s.Put(t.Context(), key, want)
+		}
+		if err == nil && i%3 == 2 {
+			var got []byte
+			if got, err = s.Get(t.Context(), key); err == nil && !bytes.Equal(got, want) {
+				err = fmt.Errorf("%.20q", got)
+			}
+		}
+		if err != nil {
+			t.Errorf("writer %d, step %d: %v", w, i, err)
+			return
+		}
+	}
+}
+
 // A sweep removes what is dead also while others write blobs without a pause, and never what they write.
 func TestSweepBlobsUnderLoad(t *testing.T) {
 	now := time.Unix(1e9, 0)
@@ -326,34 +354,7 @@ func TestSweepBlobsUnderLoad(t *testing.T) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for w := range 3 {
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				var err error
-				switch want := content(1_000_000*(w+1) + i%5); i % 3 { // few, so that they are removed and come back
-				case 0:
-					_, err = s.Put(t.Context(), batchlog.K("live", w), want)
-				case 1:
-					_, err = s.Delete(t.Context(), batchlog.K("live", w))
-				default:
-					_, err = s.Put(t.Context(), batchlog.K("live", w), want)
-					if err == nil {
-						var got []byte
-						if got, err = s.Get(t.Context(), batchlog.K("live", w)); err == nil && !bytes.Equal(got, want) {
-							err = fmt.Errorf("%.20q", got)
-						}
-					}
-				}
-				if err != nil {
-					t.Errorf("writer %d, step %d: %v", w, i, err)
-					return
-				}
-			}
-		})
+		wg.Go(func() { writeBlobs(t, s, w, stop) })
 	}
 	removed := int64(0)
 	for sweeps := 0; sweeps < 20 && removed < dead; sweeps++ {
