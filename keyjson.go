@@ -136,7 +136,7 @@ func parseKeyJSON(text []byte) (v any, raw []byte, err error) {
 	if len(text) > keyJSONBytes {
 		return nil, nil, &LimitError{What: "key as JSON", Size: int64(len(text)), Limit: keyJSONBytes}
 	}
-	if v, err, ok := parseSimple(text); ok {
+	if v, ok, err := parseSimple(text); ok {
 		return v, nil, err
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
@@ -170,20 +170,20 @@ func parseKeyJSON(text []byte) (v any, raw []byte, err error) {
 const keyJSONBytes = 32 * MaxKeyBytes
 
 // parseSimple is the value of a text that is one string without escapes, or one number, as most keys are; ok says whether it is.
-func parseSimple(text []byte) (v any, err error, ok bool) {
+func parseSimple(text []byte) (v any, ok bool, err error) {
 	if len(text) == 0 {
-		return nil, nil, false
+		return nil, false, nil
 	}
 	switch c := text[0]; {
 	case c == '"' && text[len(text)-1] == '"' && bytes.IndexByte(text, '\\') < 0 && utf8.Valid(text) && json.Valid(text):
-		return string(text[1 : len(text)-1]), nil, true
+		return string(text[1 : len(text)-1]), true, nil
 	case (c == '-' || '0' <= c && c <= '9') && json.Valid(text):
 		if v, err = parseNumber(string(bytes.TrimRight(text, " \t\r\n"))); err != nil {
-			return nil, fmt.Errorf("key %s: %w", shortened(text), err), true
+			return nil, true, fmt.Errorf("key %s: %w", shortened(text), err)
 		}
-		return v, nil, true
+		return v, true, nil
 	}
-	return nil, nil, false
+	return nil, false, nil
 }
 
 // shortened is text for an error, or its beginning if it is long: enough to find it.

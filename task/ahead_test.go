@@ -2,6 +2,7 @@ package task_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,7 +73,10 @@ func TestReadsAheadBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-done:
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	case <-time.After(30 * time.Second):
 		t.Fatal("it does not go on")
 	}
