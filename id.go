@@ -41,7 +41,8 @@ func At(id ID) Position { return Position{at: atID, id: max(id, 1)} }
 // a follower that has handled id goes on.
 func After(id ID) Position { return Position{at: atID, id: id + 1} }
 
-// Since is the position of the first commit whose time is t or later.
+// Since is the position of the first commit whose time is t or later. Times are what the clock of the machine said, and never go back along ids: after a
+// moment at which it was ahead, commits have that time until it has caught up.
 func Since(t time.Time) Position { return Position{at: atTime, time: t} }
 
 // Now is the position behind the commit that is newest when following starts.

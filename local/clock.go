@@ -74,8 +74,6 @@ func (c *count) look(wall int64, boot string, up int64, most time.Duration) (jum
 		passed = up - c.Up
 	case went >= 0 && went <= most.Microseconds():
 		passed = max(went+min(c.Off, 0), 0) // a wall that had gone back may be right again
-	case c.Off > 0 && went+c.Off >= 0 && went+c.Off <= most.Microseconds():
-		passed = went + c.Off // one that was ahead is right again
 	}
 	c.Passed, c.Wall, c.Boot, c.Up = c.Passed+passed, wall, boot, up
 	off := went - passed

@@ -200,13 +200,16 @@ func TestFullDisk(t *testing.T) {
 	for _, undo := range []bool{false, true} {
 		for total := int64(2200 << 10); total < 5<<20; total += step {
 			for _, killed := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%d KiB, killed %t, undo %t", total>>10, killed, undo), func(t *testing.T) { testFullDisk(t, total, killed, undo) })
+				filled := total/step%2 == 0
+				t.Run(fmt.Sprintf("%d KiB, killed %t, undo %t, filled by others %t", total>>10, killed, undo, filled), func(t *testing.T) {
+					testFullDisk(t, total, killed, undo, filled)
+				})
 			}
 		}
 	}
 }
 
-func testFullDisk(t *testing.T, total int64, killed, undo bool) {
+func testFullDisk(t *testing.T, total int64, killed, undo, filled bool) {
 	disk := newSmallDisk(total)
 	var ahead atomic.Int64
 	o := Options{
@@ -224,6 +227,9 @@ func testFullDisk(t *testing.T, total int64, killed, undo bool) {
 		check(t, db.Close())
 	}
 	free := disk.free()
+	if filled {
+		disk.fill()
+	}
 	db, err = Open("/db", &o)
 	if err != nil {
 		t.Fatalf("after %d commits, %d bytes free: %v", written, free, err)
@@ -273,6 +279,17 @@ func testFullDisk(t *testing.T, total int64, killed, undo bool) {
 	}
 }
 
+// fill has others take what is free.
+func (d *smallDisk) fill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.total-d.used >= block {
+		n := &smallNode{reserved: (d.total-d.used)/block*block - block}
+		d.used += n.blocks() * block
+		d.files["/others"] = n
+	}
+}
+
 func (d *smallDisk) list() (files []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -305,4 +322,19 @@ func fillUp(t *testing.T, db *DB) (n int) {
 		}
 	}
 	return n
+}
+
+// What is past its time, and not yet in the store for good, goes on a full disk too: the ballast is for that.
+func TestBallastFlushes(t *testing.T) {
+	disk := newSmallDisk(8 << 20)
+	d := openFaulty(t, disk, batchlog.LogConfig{SegmentBytes: 64 << 10, HotTTL: time.Hour})
+	for i := range 400 {
+		_, err := d.Root().Put(t.Context(), batchlog.K(i), make([]byte, 1500))
+		check(t, err)
+	}
+	disk.fill()
+	d.pass(2*time.Hour, 1)
+	if d.engine.restoreBallast(); d.engine.ballast.missing() {
+		t.Error("the ballast is not there again")
+	}
 }

@@ -7,6 +7,8 @@
 // One process at a time has a directory open. The directory holds
 //
 //	LOCK, OWNER     who has it open
+//	clock           how much time has passed, by which the log is trimmed
+//	ballast         space that is kept for a full disk
 //	database        its uuid, epoch and format version
 //	settings        how its commits are kept
 //	log/main/       the log: manifest, segments, and the ops of chains; older ones may be in warm directories elsewhere

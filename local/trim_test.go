@@ -63,8 +63,12 @@ func TestTrimOnFullDisk(t *testing.T) {
 		_, err := d.Root().Put(t.Context(), batchlog.K(i), make([]byte, 1000))
 		check(t, err)
 	}
+	before := batchlog.ID(0)
 	fs.set(func(op errorfs.Op) error {
 		if strings.Contains(op.Path, "/store/") && needsSpace(op) {
+			if before == 0 {
+				before = d.engine.log.Oldest()
+			}
 			return syscall.ENOSPC
 		}
 		return nil
@@ -79,6 +83,9 @@ func TestTrimOnFullDisk(t *testing.T) {
 		t.Errorf("the log begins with commit %d, %d were flushed", st.Oldest, flushed)
 	}
 	fs.set(nil)
+	if before < flushed-20 {
+		t.Errorf("the log began with commit %d when the store was to be flushed: what could go had not gone", before)
+	}
 	d.pass(0, flushed+10)
 }
 

@@ -26,8 +26,23 @@ func newSpace(a *app) *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	cmd.AddCommand(newSpaceLs(a), newSpaceConfigure(a))
+	cmd.AddCommand(newSpaceLs(a), newSpaceConfigure(a), newSpaceTrim(a))
 	return cmd
+}
+
+func newSpaceTrim(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "trim",
+		Short: "Drop now what is past its time",
+		Long: `What is past --hot-ttl goes to warm directories, or without these it is dropped, as what is past --warm-ttl. While the database is open that
+happens by itself within a minute. It works on a full disk, too.`,
+		Example: `  batchlog space configure / --hot-ttl 7d
+  batchlog space trim`,
+		Args: takes(0, 0),
+		RunE: a.runs(func(ctx context.Context, _ []string) error {
+			return a.withDB(false, func(db *local.DB) error { return interruption(ctx, db.Trim(ctx)) })
+		}),
+	}
 }
 
 func newSpaceLs(a *app) *cobra.Command {
