@@ -444,6 +444,9 @@ func (r *run) stepSpace() {
 	if r.disk.faults() > 0 {
 		return
 	}
+	if r.wide { // so that how soon it is found does not depend on goroutines
+		time.Sleep(2 * time.Second)
+	}
 	for tries := 0; ; tries++ {
 		before := r.model.head()
 		r.submit(commit{at: r.clock.now(), ops: []op{{kind: batchlog.OpPut, space: 1, key: "space", value: r.value()}}})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -17,6 +18,7 @@ var exclusions = []exclusion{
 	{"segments that the table does not name", "a crash between making a segment and the table leaves its file for ever"},
 	{"the store of a backfill", "its removal is not durable, so that after a crash it is there for ever"},
 	{"the store of a verification", "after a crash under way it is there for ever"},
+	{"tables that can't be written", "while that fails each time, the database can't be closed: who applies waits for the store, and Close for who applies"},
 	{"verify while the log is trimmed", "it calls a sound database damaged"},
 	{"faults of the store while it opens", "Pebble holds its lock in a write that is tried again, and virtual time stands still for who waits for the lock"},
 }
@@ -48,6 +50,7 @@ func init() {
 		"token life":   {weight: 1, do: (*together).stepTokenLife},
 		"verify trim":  {weight: 1, do: (*together).stepVerifyTrim},
 		"quota":        {weight: 2, do: (*together).stepQuota},
+		"ill":          {weight: 1, do: (*together).stepIll},
 		"kill":         {weight: 2, do: (*together).stepKill},
 		"copy dir":     {weight: 1, do: (*together).stepCopyDir},
 		"open copy":    {weight: 1, do: (*together).stepOpenCopy},
@@ -156,6 +159,20 @@ func (g *together) stepFill() {
 	before := g.met["backfill acked"]
 	g.stepBackfill()
 	g.halfFilled = g.met["backfill acked"] == before
+}
+
+// stepIll has the files of the store's tables take no write any more, until the disk is well again.
+func (g *together) stepIll() {
+	if g.exact || off("tables that can't be written") {
+		return
+	}
+	g.log("tables can't be written")
+	g.disk.failing(func(op diskOp) error {
+		if changes[op.kind] && strings.HasSuffix(op.path, ".sst") {
+			return errFault
+		}
+		return nil
+	})
 }
 
 // stepKill ends the process: what it has written is there, whether it was synced or not.
