@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Batch collects ops, over any spaces of one database, to be written as one commit. Later ops win over
@@ -22,7 +25,7 @@ type Batch struct {
 
 	db       *DB
 	err      error // the first mistake
-	proposal Proposal
+	proposal waist.Proposal
 }
 
 // Put adds: set the value of k in s. The last op on a key wins.
@@ -31,7 +34,7 @@ func (b *Batch) Put(s *Space, k Key, value []byte) {
 		b.fail(err)
 		return
 	}
-	b.add(OpPut, s, k, storedValue(value))
+	b.add(OpPut, s, k, wire.StoredValue(value))
 }
 
 // Delete adds: remove k from s.
@@ -60,7 +63,7 @@ func (b *Batch) Size() int { return len(b.proposal.Ops) }
 
 // Reset empties b, its token and labels too, and keeps its memory. A batch may be reset when Write has returned.
 func (b *Batch) Reset() {
-	*b = Batch{proposal: Proposal{Ops: b.proposal.Ops[:0], Meta: b.proposal.Meta[:0]}}
+	*b = Batch{proposal: waist.Proposal{Ops: b.proposal.Ops[:0], Meta: b.proposal.Meta[:0]}}
 }
 
 func (b *Batch) add(kind OpKind, s *Space, k Key, value []byte) {
@@ -72,7 +75,7 @@ func (b *Batch) add(kind OpKind, s *Space, k Key, value []byte) {
 		return
 	}
 	p := &b.proposal
-	p.Ops = appendOp(p.Ops, kind, s.prefix, k, value)
+	p.Ops = wire.AppendOpIn(p.Ops, kind, s.prefix, k, value)
 	p.Count++
 	if err := LimitBatch.Check(len(p.Ops)); err != nil {
 		b.fail(err)
@@ -103,7 +106,7 @@ func (b *Batch) fail(err error) {
 }
 
 // seal is b as a proposal to db's engine. It stays valid until b changes.
-func (b *Batch) seal(db *DB) (*Proposal, error) {
+func (b *Batch) seal(db *DB) (*waist.Proposal, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -126,7 +129,7 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 		return nil, fmt.Errorf("token %q is not UTF-8", b.Token)
 	}
 	if b.Token != "" {
-		p.Meta = appendMeta(p.Meta, metaToken, []byte(b.Token))
+		p.Meta = wire.AppendToken(p.Meta, b.Token)
 	}
 	names := make([]string, 0, len(b.Labels))
 	for name, value := range b.Labels {
@@ -137,10 +140,10 @@ func (b *Batch) seal(db *DB) (*Proposal, error) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		p.Meta = appendLabel(p.Meta, name, b.Labels[name])
+		p.Meta = wire.AppendLabel(p.Meta, name, b.Labels[name])
 	}
 	if p.Task != nil && !p.Task.Admin {
-		p.Meta = appendTaskMove(p.Meta, p.Task)
+		p.Meta = wire.AppendTaskMove(p.Meta, p.Task)
 	}
 	if err := limitMeta.Check(len(p.Meta)); err != nil {
 		return nil, err

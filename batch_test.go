@@ -8,12 +8,15 @@ import (
 	"maps"
 	"strings"
 	"testing"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // What is written is what was added, in its order, with labels sorted and the token in front.
 func TestBatch(t *testing.T) {
-	var got Proposal
-	db := New(&stub{commit: func(_ context.Context, p *Proposal) (ID, error) {
+	var got waist.Proposal
+	db := New(&stub{commit: func(_ context.Context, p *waist.Proposal) (ID, error) {
 		got = *p
 		got.Ops, got.Meta = bytes.Clone(p.Ops), bytes.Clone(p.Meta)
 		return 7, nil
@@ -41,17 +44,17 @@ func TestBatch(t *testing.T) {
 		want := []decodedOp{
 			{OpPut, string(a.prefix) + "key", "value"},
 			{OpDelete, string(eu.storedKey(K(1))), ""},
-			{OpDeleteRange, string(a.prefix) + "b", string(afterOwn(a.prefix))},
+			{OpDeleteRange, string(a.prefix) + "b", string(wire.AfterOwn(a.prefix))},
 			{OpDeleteRange, string(a.prefix) + "b", string(a.prefix) + "c"},
 		}
 		if err != nil || len(rest) > 0 || fmt.Sprint(ops) != fmt.Sprint(want) {
 			t.Errorf("round %d: ops %v, rest %x, %v", round, ops, rest, err)
 		}
-		m, err := DecodeMeta(got.Meta)
+		m, err := wire.DecodeMeta(got.Meta)
 		if err != nil || m.Token != "token" || !maps.Equal(m.Labels, map[string]string{"a": "1", "b": "2"}) || got.Token != "token" || got.Reads != nil || got.Ticket != 0 {
 			t.Errorf("round %d: meta %+v, %v of %+v", round, m, err, got)
 		}
-		want2 := appendLabel(appendLabel(appendMeta(nil, metaToken, []byte("token")), "a", "1"), "b", "2")
+		want2 := wire.AppendLabel(wire.AppendLabel(wire.AppendToken(nil, "token"), "a", "1"), "b", "2")
 		if !bytes.Equal(got.Meta, want2) {
 			t.Errorf("round %d: meta %x, want %x", round, got.Meta, want2)
 		}
@@ -72,7 +75,7 @@ func TestBatch(t *testing.T) {
 
 // Limits hold to the byte.
 func TestBatchLimits(t *testing.T) {
-	db := New(&stub{commit: func(context.Context, *Proposal) (ID, error) { return 1, nil }})
+	db := New(&stub{commit: func(context.Context, *waist.Proposal) (ID, error) { return 1, nil }})
 	s := db.Space("s")
 	room := MaxKeyBytes - len(s.prefix)
 	text := func(n int) string { return strings.Repeat("x", n) }
@@ -149,7 +152,7 @@ func TestBatchLimits(t *testing.T) {
 
 // A batch that went over its limit lets go of its memory, takes nothing more, and is good again after Reset.
 func TestBatchTooLarge(t *testing.T) {
-	db := New(&stub{commit: func(context.Context, *Proposal) (ID, error) { return 1, nil }})
+	db := New(&stub{commit: func(context.Context, *waist.Proposal) (ID, error) { return 1, nil }})
 	s := db.Space("s")
 	var b Batch
 	value := make([]byte, 16<<20)
@@ -173,7 +176,7 @@ func TestBatchTooLarge(t *testing.T) {
 
 // The first mistake is the one that is told, and nothing is written.
 func TestBatchMistakes(t *testing.T) {
-	db := New(&stub{commit: func(context.Context, *Proposal) (ID, error) { return 1, errors.New("written") }})
+	db := New(&stub{commit: func(context.Context, *waist.Proposal) (ID, error) { return 1, errors.New("written") }})
 	other := New(nil)
 	bad := db.Space(struct{}{})
 	for name, c := range map[string]struct {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Blobber is an engine that keeps blobs.
@@ -212,7 +214,7 @@ func (db *DB) OpenBlob(ctx context.Context, ref BlobRef) (*Blob, error) {
 
 // openValue opens what a stored value stands for.
 func (db *DB) openValue(ctx context.Context, s *Space, k Key, stored []byte) (*Blob, error) {
-	value, ref, err := ParseValue(stored)
+	value, ref, err := parseValue(stored)
 	if err != nil {
 		return nil, valueError(s, k, err)
 	}
@@ -273,7 +275,7 @@ func (b *Batch) PutRef(s *Space, k Key, ref BlobRef) {
 		return
 	}
 	before := b.proposal.Count
-	b.add(OpPut, s, k, AppendBlobRef(make([]byte, 0, blobRefBytes), ref))
+	b.add(OpPut, s, k, appendBlobRef(make([]byte, 0, wire.BlobRefBytes), ref))
 	b.proposal.Blobs += b.proposal.Count - before
 }
 
@@ -281,7 +283,7 @@ func (b *Batch) PutRef(s *Space, k Key, ref BlobRef) {
 func (tx *Tx) PutRef(s *Space, k Key, ref BlobRef) {
 	tx.batch.PutRef(s, k, ref)
 	if tx.batch.err == nil {
-		tx.own.put(s.storedKey(k), AppendBlobRef(nil, ref), false)
+		tx.own.put(s.storedKey(k), appendBlobRef(nil, ref), false)
 	}
 }
 
@@ -296,9 +298,9 @@ func (o Op) Load(ctx context.Context) ([]byte, error) {
 
 // Open opens the value of a put for reading. A blob is there for as long as the log keeps the commit.
 func (o Op) Open(ctx context.Context) (*Blob, error) {
-	stored := storedValue(o.Value)
+	stored := wire.StoredValue(o.Value)
 	if o.Blob != nil {
-		stored = AppendBlobRef(nil, *o.Blob)
+		stored = appendBlobRef(nil, *o.Blob)
 	}
 	return o.Space.db.openValue(ctx, o.Space, o.Key, stored)
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Chainer is an engine that takes chains.
@@ -22,24 +25,16 @@ type Stage interface {
 	// Add adds count ops, of which blobs are puts of references to blobs. It doesn't keep ops.
 	Add(ctx context.Context, ops []byte, count, blobs int) error
 	// Copy adds a copy. When it is committed it is that of the state at the id before the commit's own.
-	Copy(ctx context.Context, c RangeCopy) error
+	Copy(ctx context.Context, c waist.RangeCopy) error
 	// Revert adds a revert. There is nothing else in the chain then.
-	Revert(ctx context.Context, r Revert) error
+	Revert(ctx context.Context, r waist.Revert) error
 	// Commit commits what was added, with the token, the meta and the ops of p, which are none or come last. As long as it returns no id and no
 	// ErrUncertain it may be called again.
-	Commit(ctx context.Context, p *Proposal) (ID, error)
+	Commit(ctx context.Context, p *waist.Proposal) (ID, error)
 	// Progress has report be told how far the work is from now on; it must be quick.
 	Progress(report func(ChainProgress))
 	// Close drops what is not committed. A second Close does nothing.
 	Close() error
-}
-
-// A RangeCopy is what to copy: the stored keys from Low on and below High. All begin with From, in whose place To stands in the copy.
-type RangeCopy struct {
-	Low, High []byte
-	From, To  []byte // closed paths of spaces; open ones if a whole subtree is copied
-	Tree      bool   // a whole subtree is
-	Move      bool   // delete them where they are
 }
 
 // ChainProgress is how far a chain has come.
@@ -87,7 +82,7 @@ type Chain struct {
 	blobs bool // references were put
 	// reverts says that there is a revert, and nothing else.
 	reverts bool
-	reads   *Reads // that the commit depends on; nil: none
+	reads   *waist.Reads // that the commit depends on; nil: none
 	// stalled is why what is in batch could not be staged just now.
 	stalled error
 }
@@ -249,17 +244,17 @@ func (c *Chain) copyRange(dst, src *Space, r Range, move bool) error {
 	if empty {
 		return nil
 	}
-	return c.copy(RangeCopy{Low: low, High: high, From: src.prefix, To: dst.prefix, Move: move})
+	return c.copy(waist.RangeCopy{Low: low, High: high, From: src.prefix, To: dst.prefix, Move: move})
 }
 
 func (c *Chain) copyTree(dst, src *Space, move bool) error {
 	if !c.copies(dst, src) {
 		return c.err
 	}
-	low := open(src.prefix)
+	low := wire.Open(src.prefix)
 	// What follows an open path is the end, 00, or the tag of another part: none is ff.
 	high := append(append(make([]byte, 0, len(low)+1), low...), 0xff)
-	return c.copy(RangeCopy{Low: low, High: high, From: low, To: open(dst.prefix), Tree: true, Move: move})
+	return c.copy(waist.RangeCopy{Low: low, High: high, From: low, To: wire.Open(dst.prefix), Tree: true, Move: move})
 }
 
 // copies reports whether dst and src may be copied between.
@@ -276,7 +271,7 @@ func (c *Chain) copies(dst, src *Space) bool {
 	return c.err == nil
 }
 
-func (c *Chain) copy(rc RangeCopy) error {
+func (c *Chain) copy(rc waist.RangeCopy) error {
 	if string(rc.From) == string(rc.To) {
 		return nil // onto itself: it is there already
 	}

@@ -1,13 +1,13 @@
 package batchlog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Commit is a batch in the log: fixed, durable, numbered. It is safe to keep, and to read from several goroutines.
@@ -20,7 +20,7 @@ type Commit struct {
 
 	count    int
 	ops      []byte
-	chain    *ChainRef // where more ops are, which come first; nil: there are none
+	chain    *wire.ChainRef // where more ops are, which come first; nil: there are none
 	bookmark bool
 	lens     *lens
 }
@@ -28,7 +28,7 @@ type Commit struct {
 // A lens is how the commits of one tail are looked at: which ops show.
 type lens struct {
 	db     *DB
-	opens  [][]byte              // open paths of the spaces that show, as SortedPrefixes has them; none: all
+	opens  [][]byte              // open paths of the spaces that show, as wire.SortedPrefixes has them; none: all
 	recent atomic.Pointer[Space] // the space of the last op: the next one is mostly there as well
 }
 
@@ -52,7 +52,7 @@ func (c *Commit) Ops() iter.Seq2[Op, error] {
 		}
 		rest := c.ops
 		for range inline {
-			kind, key, value, next, err := NextOp(rest)
+			kind, key, value, next, err := wire.NextOp(rest)
 			if err != nil {
 				yield(Op{}, fmt.Errorf("commit %d: %w", c.ID, err))
 				return
@@ -75,7 +75,7 @@ func (c *Commit) Ops() iter.Seq2[Op, error] {
 
 // chainOps yields the ops in the file of a chain and reports whether to go on.
 func (c *Commit) chainOps(yield func(Op, error) bool) bool {
-	err := c.chain.each(func(kind OpKind, key, value []byte) error {
+	err := c.chain.EachOp(func(kind OpKind, key, value []byte) error {
 		if !c.lens.shows(key) {
 			return nil
 		}
@@ -98,7 +98,7 @@ func (c *Commit) chainOps(yield func(Op, error) bool) bool {
 var errEnough = errors.New("enough")
 
 // Chained reports whether the commit is a chain that is not small: its ops may be more than fit into memory and are read from a file each time
-// that they are iterated over. They are sorted by key, in stretches (see [OpReader]), but for those of hooks and of the last round of a copy, which come last.
+// that they are iterated over. They are sorted by key, in stretches, but for those of hooks and of the last round of a copy, which come last.
 func (c *Commit) Chained() bool { return c.chain != nil }
 
 // Len is the number of ops in the commit, those that do not show included.
@@ -116,48 +116,15 @@ func (c *Commit) Size() int {
 // shows reports whether an op on this stored key shows. The system's own keys do only if they are asked for.
 func (l *lens) shows(key []byte) bool {
 	if len(l.opens) > 0 {
-		return HasSortedPrefix(key, l.opens)
+		return wire.HasSortedPrefix(key, l.opens)
 	}
-	return len(key) > 0 && key[0] == rootPrefix[0]
-}
-
-// HasAnyPrefix reports whether key begins with one of prefixes: whether a stored key
-// lies within one of the spaces with these open paths.
-func HasAnyPrefix(key []byte, prefixes [][]byte) bool {
-	for _, p := range prefixes {
-		if len(key) >= len(p) && string(key[:len(p)]) == string(p) {
-			return true
-		}
-	}
-	return false
-}
-
-// SortedPrefixes is prefixes for [HasSortedPrefix]: in order, without those that another one covers. It is for engines.
-func SortedPrefixes(prefixes [][]byte) [][]byte {
-	sorted := slices.SortedFunc(slices.Values(prefixes), bytes.Compare)
-	kept := sorted[:0]
-	for _, p := range sorted {
-		if n := len(kept); n == 0 || !bytes.HasPrefix(p, kept[n-1]) {
-			kept = append(kept, p)
-		}
-	}
-	return kept
-}
-
-// HasSortedPrefix is [HasAnyPrefix] for what [SortedPrefixes] has returned. Work hardly grows with the number of prefixes.
-func HasSortedPrefix(key []byte, prefixes [][]byte) bool {
-	if len(prefixes) <= 8 {
-		return HasAnyPrefix(key, prefixes)
-	}
-	// As none covers another, only the last one that is not above the key can begin it.
-	at, found := slices.BinarySearchFunc(prefixes, key, bytes.Compare)
-	return found || at > 0 && bytes.HasPrefix(key, prefixes[at-1])
+	return len(key) > 0 && key[0] == wire.RootPath[0]
 }
 
 func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {
 	s := l.recent.Load()
 	if s == nil || len(key) < len(s.prefix) || string(key[:len(s.prefix)]) != string(s.prefix) {
-		path, _, err := SplitKey(key)
+		path, _, err := wire.SplitKey(key)
 		if err != nil {
 			return Op{}, err
 		}
@@ -170,12 +137,12 @@ func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {
 	switch kind {
 	case OpPut:
 		var err error
-		if op.Value, op.Blob, err = ParseValue(value); err != nil {
+		if op.Value, op.Blob, err = parseValue(value); err != nil {
 			return Op{}, err
 		}
 	case OpDeleteRange:
-		if !inOwnKeys(s.prefix, value) {
-			return Op{}, errOpKey
+		if !wire.InOwnKeys(s.prefix, value) {
+			return Op{}, wire.ErrOpKey
 		}
 		if len(value) >= len(s.prefix) && value[len(s.prefix)-1] == 0 {
 			op.High = value[len(s.prefix):]
@@ -185,17 +152,17 @@ func (l *lens) op(kind OpKind, key, value []byte) (Op, error) {
 }
 
 // read sets c to the commit that r holds.
-func (c *Commit) read(r *Record, l *lens) error {
+func (c *Commit) read(r *wire.Record, l *lens) error {
 	c.ID, c.Time = r.ID, time.UnixMicro(r.Time)
 	c.count, c.ops, c.chain, c.lens = r.Count, r.Ops, r.Chain, l
 	if len(r.Meta) == 0 {
 		return nil
 	}
-	m, err := DecodeMeta(r.Meta)
+	m, err := wire.DecodeMeta(r.Meta)
 	if err != nil {
 		return fmt.Errorf("commit %d: %w", r.ID, err)
 	}
-	c.Labels, c.Task = m.Labels, m.Task
+	c.Labels, c.Task = m.Labels, (*TaskMove)(m.Task)
 	for _, path := range m.Hooks {
 		s, err := l.db.spaceOf(path)
 		if err != nil {

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A ConflictError says which commit a transaction lost to, and by what. It is an [ErrConflict]. From [DB.Update], or a write with
@@ -20,7 +23,7 @@ type ConflictError struct {
 	Tries int           // how often it was tried; 0: this is of one try
 	Took  time.Duration // in all, tries and what was between them
 
-	Reads *Reads // of the proposal that lost, with those of hooks. For engines; nil in what Update returns
+	Reads *waist.Reads // of the proposal that lost, with those of hooks. For engines; nil in what Update returns
 }
 
 func (e *ConflictError) Error() string {
@@ -47,7 +50,7 @@ func (e *ConflictError) Error() string {
 
 // placeOf is a stored key as people read it.
 func placeOf(stored []byte) string {
-	path, key, err := SplitKey(stored)
+	path, key, err := wire.SplitKey(stored)
 	if err != nil {
 		return fmt.Sprintf("key %x of a form that is not known", stored)
 	}
@@ -78,7 +81,7 @@ const (
 // A loss is a try that lost. Its reads are protected at the next one, so it names all that the transaction has read.
 type loss struct {
 	err   error
-	reads *Reads
+	reads *waist.Reads
 }
 
 func (l *loss) Error() string { return l.err.Error() }
@@ -86,7 +89,7 @@ func (l *loss) Unwrap() error { return l.err }
 
 // Lost is err, if not nil, as [Persist] takes it when a commit lost to others and is to be tried again: if it is a conflict that the engine has found. reads
 // is what the transaction has read, as far as the caller knows.
-func Lost(err error, reads *Reads) error {
+func Lost(err error, reads *waist.Reads) error {
 	var refused *HookError
 	if err == nil || !errors.Is(err, ErrConflict) || errors.As(err, &refused) {
 		return err

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A DB is a database: spaces of keys, and the log of all commits. It is the front over an [Engine]; local.Open
@@ -36,24 +37,16 @@ const (
 func New(e Engine) *DB {
 	db := &DB{engine: e}
 	db.getter, _ = e.(Getter)
-	db.root = &Space{db: db, prefix: rootPrefix}
+	db.root = &Space{db: db, prefix: wire.RootPath}
 	db.spaces.known = map[string]*Space{}
 	return db
 }
-
-// Engine is what db stands on. It is for those who wrap it, or serve it elsewhere.
-func (db *DB) Engine() Engine { return db.engine }
 
 // Root is the space that all others are within.
 func (db *DB) Root() *Space { return db.root }
 
 // Space is the space at path: Space("users", "eu") is within Space("users"). See [Space.Space].
 func (db *DB) Space(path ...any) *Space { return db.root.Space(path...) }
-
-// System is the space of the system's own keys: the cursors of tasks, what holds the log. It lies beside [DB.Root], so no other
-// space leads there, and tails without a filter don't show its ops. It is for packages that extend the database; programs have
-// no business there.
-func (db *DB) System() *Space { return &Space{db: db, prefix: systemPrefix} }
 
 // Write appends b to the log as one commit and returns its id.
 //
@@ -119,9 +112,6 @@ func (db *DB) Status(ctx context.Context) (Status, error) {
 // users. It is safe to call it twice.
 func (db *DB) Close() error { return db.engine.Close() }
 
-// Owns returns why s can't be used with db, or nil. It is for packages that extend the database.
-func (db *DB) Owns(s *Space) error { return db.owns(s) }
-
 // owns reports why s can't be used with db.
 func (db *DB) owns(s *Space) error {
 	switch {
@@ -135,9 +125,6 @@ func (db *DB) owns(s *Space) error {
 	return nil
 }
 
-// SpaceAt is the space with this path as [Space.Stored] gives it, which is copied.
-func (db *DB) SpaceAt(path []byte) (*Space, error) { return db.spaceOf(path) }
-
 var errPath = errors.New("malformed path of a space")
 
 // spaceOf is the space with this closed path, which is copied.
@@ -148,7 +135,7 @@ func (db *DB) spaceOf(path []byte) (*Space, error) {
 	if s != nil {
 		return s, nil
 	}
-	if _, n, err := bytewise.DecodeArrayPrefix(typed(path)); err != nil || n != len(typed(path)) {
+	if _, n, err := bytewise.DecodeArrayPrefix(wire.Typed(path)); err != nil || n != len(wire.Typed(path)) {
 		return nil, errPath // bytes from elsewhere: what has an end need not have values
 	}
 	if err := checkPath(path); err != nil {

@@ -3,6 +3,8 @@ package batchlog
 import (
 	"context"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // An Engine is what a [DB] stands on: the waist between the front and whatever keeps log and
@@ -16,59 +18,14 @@ type Engine interface {
 	// already it returns that commit's id and writes nothing. If p has reads and a commit after p.Base
 	// wrote what they read, it returns a *ConflictError. ctx bounds the wait for a turn; what has its id runs to the
 	// end. It neither changes p nor keeps it, also when it returns because ctx has ended.
-	Commit(ctx context.Context, p *Proposal) (ID, error)
+	Commit(ctx context.Context, p *waist.Proposal) (ID, error)
 	// View returns the store at one id, once it has reached what o asks for. A wait that ends early is a *WaitError.
-	View(ctx context.Context, o ReadOptions) (Snapshot, error)
+	View(ctx context.Context, o ReadOptions) (waist.Snapshot, error)
 	// Log returns a reader of the commits from o.From on. A position that is no longer there is a *GapError.
-	Log(ctx context.Context, o LogOptions) (LogReader, error)
+	Log(ctx context.Context, o LogOptions) (waist.LogReader, error)
 	// Head returns the id of the newest durable commit.
 	Head(ctx context.Context) (ID, error)
 	// Close ends everything that waits with ErrClosed and lets go of the data. A second Close does nothing.
-	Close() error
-}
-
-// A Proposal is what an engine is asked to commit.
-type Proposal struct {
-	Token string // as in Batch
-	Meta  []byte // token and labels, encoded
-	Ops   []byte // Count ops, encoded
-	Count int
-	Blobs int // references to blobs among the ops
-	// Chain is where more ops are, which come before those in Ops; nil: there are none. Only a [Stage] sets it.
-	Chain *ChainRef
-
-	Reads  *Reads // what the ops depend on; nil: nothing, the write is blind
-	Ticket uint64 // from Queuer.Protect; 0: none
-
-	// Task is set on what a task commits. Its ops may be in spaces that this task derives; those of others may not.
-	Task *TaskMove
-}
-
-// Reads is what a transaction has read, to be validated when it gets its id.
-type Reads struct {
-	Base   ID         // the view that was read
-	Keys   [][]byte   // stored keys, found or not
-	Ranges []KeyRange // what was scanned, as far as it was
-}
-
-// A KeyRange is the stored keys from Low on and below High.
-type KeyRange struct{ Low, High []byte }
-
-// A Snapshot is the store at one id. It is safe for concurrent use.
-type Snapshot interface {
-	ID() ID
-	// Get returns the value of the stored key, or ErrNotFound. The value is the caller's.
-	Get(ctx context.Context, key []byte) ([]byte, error)
-	// Scan returns a cursor over the stored keys from low on and below high.
-	Scan(ctx context.Context, low, high []byte, reverse bool) (Cursor, error)
-	// Close lets go of the snapshot; cursors must be closed before.
-	Close() error
-}
-
-// A Cursor walks over stored keys. It is not safe for concurrent use.
-type Cursor interface {
-	// Next returns the next key and its value, valid until the next call, or io.EOF.
-	Next() (key, value []byte, err error)
 	Close() error
 }
 
@@ -78,16 +35,6 @@ type LogOptions struct {
 	Until  ID       // the last commit to return; 0: no end
 	Within [][]byte // open paths of spaces: only commits with an op in one of them; none: all
 	Brief  bool     // what Next returns is valid only until the next call, what the records hold too
-}
-
-// A LogReader returns commits in the order of their ids, without holes but for those that its options
-// leave out. It is not safe for concurrent use.
-type LogReader interface {
-	// Next returns the next stretch of the log: some commits, and the id up to which the log has been
-	// looked at, which is that of the last commit or higher. It waits at the head for more, and returns io.EOF
-	// behind the last commit asked for. The slice is valid until the next call, what it holds for ever unless the options say otherwise.
-	Next(ctx context.Context) (commits []Record, scanned ID, err error)
-	Close() error
 }
 
 // A Getter is an engine that reads single keys without a snapshot.
@@ -104,7 +51,7 @@ type Queuer interface {
 	//
 	// With the ticket of a protection that has not ended, which may be 0 for none, it adds to that one; its bound goes on as it was. reads is kept, and its Base
 	// not looked at.
-	Protect(ctx context.Context, ticket uint64, reads *Reads) (now uint64, release func(), err error)
+	Protect(ctx context.Context, ticket uint64, reads *waist.Reads) (now uint64, release func(), err error)
 }
 
 // A Configurer is an engine whose logs have settings.

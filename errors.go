@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Errors that callers branch on with errors.Is.
@@ -27,7 +29,7 @@ var (
 	// ErrGap says that commits which were asked for are no longer there; see [GapError].
 	ErrGap = errors.New("gap in the log")
 	// ErrCorrupt says that stored bytes are damaged; see [CorruptError].
-	ErrCorrupt = errors.New("corrupt")
+	ErrCorrupt = wire.ErrCorrupt
 	// ErrUncertain says that a write may or may not be in the log: the disk or the connection
 	// failed under way. Write the same batch with its Token again.
 	ErrUncertain = errors.New("outcome uncertain")
@@ -165,9 +167,6 @@ func (e *VersionError) Error() string {
 
 // Is reports whether target is [ErrUnsupported].
 func (e *VersionError) Is(target error) bool { return target == ErrUnsupported }
-
-// String is the id in decimal.
-func (id ID) String() string { return strconv.FormatUint(uint64(id), 10) }
 
 // cause returns why ctx ended.
 func cause(ctx context.Context) error { return context.Cause(ctx) }

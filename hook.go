@@ -9,6 +9,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A PreCommit is code that runs before a commit in its space exists. See [Hooks.Add].
@@ -83,7 +86,7 @@ func (tx *Tx) edit(op Op, value []byte, drop bool) error {
 	o.dropped = drop
 	if !drop {
 		o.replaced = true
-		o.value = bytes.Clone(storedValue(value))
+		o.value = bytes.Clone(wire.StoredValue(value))
 	}
 	run.edited = true
 	if drop || was.dropped || !run.reshow(op.at, was.value, o) {
@@ -158,14 +161,14 @@ func (h *Hooks) add(s *Space, run PreCommit, streamed bool) (remove func(), err 
 func (h *Hooks) index() *hookIndex { return h.bound.Load() }
 
 // Touch reports whether p has an op in a space with a hook.
-func (h *Hooks) Touch(p *Proposal) bool {
+func (h *Hooks) Touch(p *waist.Proposal) bool {
 	x := h.index()
 	if x == nil {
 		return false
 	}
 	ops := p.Ops
 	for range p.Count {
-		_, key, _, rest, err := NextOp(ops)
+		_, key, _, rest, err := wire.NextOp(ops)
 		if err != nil {
 			return false
 		}
@@ -178,15 +181,15 @@ func (h *Hooks) Touch(p *Proposal) bool {
 }
 
 // Run calls the hooks that p sets off, which read snap, and returns the proposal that comes out. A refusal is a *[HookError].
-func (h *Hooks) Run(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal, error) {
+func (h *Hooks) Run(ctx context.Context, p *waist.Proposal, snap waist.Snapshot) (*waist.Proposal, error) {
 	tx := &Tx{ctx: ctx, db: h.db, snap: snap}
 	tx.reads.Base = snap.ID()
 	if p.Reads != nil {
-		tx.reads = Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
+		tx.reads = waist.Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
 	}
 	run := &hookRun{tx: tx, index: h.index(), room: MaxHookAddedBytes}
 	tx.hooks = run
-	tx.batch.proposal = Proposal{Ops: slices.Clip(p.Ops), Count: p.Count}
+	tx.batch.proposal = waist.Proposal{Ops: slices.Clip(p.Ops), Count: p.Count}
 	if err := run.take(nil); err != nil {
 		return nil, err
 	}
@@ -230,7 +233,7 @@ type hookOp struct {
 func (r *hookRun) take(chain []*Space) error {
 	rest := r.tx.batch.proposal.Ops[r.bytes:]
 	for len(rest) > 0 {
-		kind, key, value, next, err := NextOp(rest)
+		kind, key, value, next, err := wire.NextOp(rest)
 		if err != nil {
 			return err
 		}
@@ -373,8 +376,8 @@ func (r *hookRun) refresh() {
 }
 
 // result is the proposal that came out.
-func (r *hookRun) result(p *Proposal) (*Proposal, error) {
-	out := &Proposal{
+func (r *hookRun) result(p *waist.Proposal) (*waist.Proposal, error) {
+	out := &waist.Proposal{
 		Token: p.Token, Ticket: p.Ticket, Task: p.Task, Reads: &r.tx.reads, Ops: r.tx.batch.proposal.Ops, Count: len(r.ops),
 		Blobs: p.Blobs + r.tx.batch.proposal.Blobs,
 	}
@@ -382,14 +385,14 @@ func (r *hookRun) result(p *Proposal) (*Proposal, error) {
 		out.Ops, out.Count = nil, 0
 		for i := range r.ops {
 			if o := &r.ops[i]; !o.dropped {
-				out.Ops = AppendOp(out.Ops, o.kind, o.key, o.value)
+				out.Ops = wire.AppendOp(out.Ops, o.kind, o.key, o.value)
 				out.Count++
 			}
 		}
 	}
 	var move []byte // its item comes behind those of hooks
 	if p.Task != nil && !p.Task.Admin {
-		move = appendTaskMove(nil, p.Task)
+		move = wire.AppendTaskMove(nil, p.Task)
 	}
 	out.Meta = appendHooks(p.Meta[:len(p.Meta)-len(move)], r.passed)
 	out.Meta = append(out.Meta, move...)
@@ -401,7 +404,7 @@ func appendHooks(meta []byte, passed []*Space) []byte {
 	meta = slices.Clip(meta)
 	slices.SortFunc(passed, func(a, b *Space) int { return bytes.Compare(a.prefix, b.prefix) })
 	for _, s := range slices.CompactFunc(passed, (*Space).Equal) {
-		meta = appendMeta(meta, metaHook, s.prefix)
+		meta = wire.AppendHook(meta, s.prefix)
 	}
 	return meta
 }

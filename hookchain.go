@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"slices"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // hookPieceBytes is how many bytes of the ops of a large chain a streamed hook is given at once.
 const hookPieceBytes = 4 << 20
 
 // TouchChain reports whether an op of a chain, or one behind it, may be in a space with a hook.
-func (h *Hooks) TouchChain(p *Proposal) bool {
+func (h *Hooks) TouchChain(p *waist.Proposal) bool {
 	x := h.index()
 	if x == nil {
 		return false
@@ -29,15 +32,15 @@ func (h *Hooks) TouchChain(p *Proposal) bool {
 // RunChain is Run for a proposal of a chain: hooks are given its ops, and those behind it, which are in their spaces. All at once, if they are not more
 // than [MaxHookedChainBytes]; above, streamed hooks are called with some at a time, and any other refuses the chain with a *[LimitError].
 // What hooks add, and the values that they replace, come behind the ops that there are; the ops of a chain can't be dropped.
-func (h *Hooks) RunChain(ctx context.Context, p *Proposal, snap Snapshot) (*Proposal, error) {
+func (h *Hooks) RunChain(ctx context.Context, p *waist.Proposal, snap waist.Snapshot) (*waist.Proposal, error) {
 	c := hookedChain{ctx: ctx, hooks: h, index: h.index(), snap: snap, room: MaxHookAddedBytes}
 	c.out = *p
 	c.out.Ops = slices.Clip(p.Ops)
 	c.reads.Base = snap.ID()
 	if p.Reads != nil {
-		c.reads = Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
+		c.reads = waist.Reads{Base: min(p.Reads.Base, snap.ID()), Keys: slices.Clip(p.Reads.Keys), Ranges: slices.Clip(p.Reads.Ranges)}
 	}
-	record := Record{Chain: p.Chain, Ops: p.Ops, Count: p.Chain.Count + p.Count}
+	record := wire.Record{Chain: p.Chain, Ops: p.Ops, Count: p.Chain.Count + p.Count}
 	if err := record.EachOp(c.take); err != nil {
 		return nil, err
 	}
@@ -54,9 +57,9 @@ type hookedChain struct {
 	ctx   context.Context //nolint:containedctx // of one call
 	hooks *Hooks
 	index *hookIndex
-	snap  Snapshot
-	out   Proposal
-	reads Reads
+	snap  waist.Snapshot
+	out   waist.Proposal
+	reads waist.Reads
 	// piece is what is yet to be given to hooks.
 	piece  []byte
 	count  int
@@ -75,14 +78,14 @@ func (c *hookedChain) take(kind OpKind, key, value []byte) error {
 	if b := place.whole(); c.large && b != nil {
 		return c.tooLarge(b)
 	}
-	c.piece = AppendOp(c.piece, kind, key, value)
+	c.piece = wire.AppendOp(c.piece, kind, key, value)
 	c.count++
 	if c.large && len(c.piece) >= hookPieceBytes {
 		return c.run()
 	}
 	if !c.large && len(c.piece) > MaxHookedChainBytes {
 		c.large = true
-		if err := EachOp(c.piece, c.count, func(_ OpKind, key, _ []byte) error {
+		if err := wire.EachOp(c.piece, c.count, func(_ OpKind, key, _ []byte) error {
 			if b := c.index.find(key).whole(); b != nil {
 				return c.tooLarge(b)
 			}
@@ -112,7 +115,7 @@ func (c *hookedChain) run() error {
 	tx := &Tx{ctx: c.ctx, db: c.hooks.db, snap: c.snap, reads: c.reads}
 	run := &hookRun{tx: tx, index: c.index, chained: c.count, before: c.added.fork(), room: c.room}
 	tx.hooks = run
-	tx.batch.proposal = Proposal{Ops: slices.Clip(c.piece), Count: c.count}
+	tx.batch.proposal = waist.Proposal{Ops: slices.Clip(c.piece), Count: c.count}
 	if err := run.take(nil); err != nil {
 		return err
 	}
@@ -127,7 +130,7 @@ func (c *hookedChain) run() error {
 		if o.dropped || i < run.chained && !o.replaced {
 			continue
 		}
-		c.out.Ops = AppendOp(c.out.Ops, o.kind, o.key, o.value)
+		c.out.Ops = wire.AppendOp(c.out.Ops, o.kind, o.key, o.value)
 		c.out.Count++
 	}
 	c.out.Blobs += tx.batch.proposal.Blobs

@@ -3,6 +3,8 @@ package batchlog
 import (
 	"bytes"
 	"slices"
+
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A hookIndex finds the hooks that a key is about: the places that have some are in order, and each knows the place around it. It is not changed once it is made.
@@ -25,7 +27,7 @@ func newHookIndex(hooks []*boundHook) *hookIndex {
 	byPath := map[string]*hookPlace{}
 	x := &hookIndex{}
 	for _, b := range hooks {
-		path := open(b.space.prefix)
+		path := wire.Open(b.space.prefix)
 		p := byPath[string(path)]
 		if p == nil {
 			p = &hookPlace{open: path}

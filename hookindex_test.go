@@ -9,6 +9,9 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // The hooks that are found for a key are those whose spaces it is in, whatever spaces have hooks, in the order in which they are called.
@@ -39,7 +42,7 @@ func TestHookIndex(t *testing.T) {
 		want := map[*boundHook][]int{}
 		for _, b := range hooks {
 			for i := 3; i < 25; i++ {
-				if bytes.HasPrefix(ops[i].key, open(b.space.prefix)) {
+				if bytes.HasPrefix(ops[i].key, wire.Open(b.space.prefix)) {
 					want[b] = append(want[b], i)
 				}
 			}
@@ -100,7 +103,7 @@ func TestHooksOfOthersCostNothing(t *testing.T) {
 }
 
 // runHooks runs hook in space s on the ops of b.
-func runHooks(t *testing.T, db *DB, b *Batch, s *Space, hook PreCommit) (*Proposal, error) {
+func runHooks(t *testing.T, db *DB, b *Batch, s *Space, hook PreCommit) (*waist.Proposal, error) {
 	t.Helper()
 	h := NewHooks(db)
 	if _, err := h.Add(s, hook); err != nil {

@@ -1,10 +1,14 @@
 package batchlog
 
-import "time"
+import (
+	"time"
+
+	"github.com/bytespace/batchlog/internal/wire"
+)
 
 // An ID is a commit's number: 1, 2, 3 … dense in a database, never used twice and never going
-// back. 0 stands before the first commit.
-type ID uint64
+// back. 0 stands before the first commit. Its String is the id in decimal.
+type ID = wire.ID
 
 // An Epoch is one line of a database's history. A restore to an earlier point begins the next epoch, so
 // that (epoch, id) names one commit for ever. The first epoch is 1.

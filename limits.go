@@ -1,6 +1,10 @@
 package batchlog
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/bytespace/batchlog/internal/wire"
+)
 
 // The limits of a database, in one place. Going over one is a *[LimitError].
 const (
@@ -25,7 +29,7 @@ const (
 	// MaxHookDepth bounds how far ops that hooks add may set off further hooks.
 	MaxHookDepth = 8
 	// MaxBlobBytes bounds the size that a reference to a blob may name: 4 EiB. What bounds blobs is the disk.
-	MaxBlobBytes = 1 << 62
+	MaxBlobBytes = wire.MaxBlobBytes
 	// MaxHookedChainBytes bounds what pre-commit hooks that need all of their ops at once are given of a chain: 32 MiB, encoded.
 	MaxHookedChainBytes = 32 << 20
 	// MaxHookAddedBytes bounds the memory of what pre-commit hooks add to one commit: 128 MiB. An op counts its encoded bytes and 256 more.

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // An overlay is what a transaction has written so far, as its reads see it: the last write of each key, and which ranges were deleted before those. All of
@@ -28,7 +31,7 @@ func (o *overlay) apply(kind OpKind, key, value []byte) {
 // applyAll takes over well-formed ops.
 func (o *overlay) applyAll(ops []byte) {
 	for len(ops) > 0 {
-		kind, key, value, rest, err := NextOp(ops)
+		kind, key, value, rest, err := wire.NextOp(ops)
 		if err != nil {
 			panic("batchlog: bug: malformed op of a transaction: " + err.Error())
 		}
@@ -132,7 +135,7 @@ func (v *ownView) check() {
 
 // A merge is a cursor with own writes on top of it.
 type merge struct {
-	cursor Cursor
+	cursor waist.Cursor
 	own    ownView
 
 	key, value []byte // the cursor's, when held

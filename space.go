@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Space is a namespace of keys and a capability: with a space one reaches its own keys and the spaces within
@@ -23,26 +24,9 @@ type Space struct {
 	err    error // why the path is none; every use of the space returns it
 }
 
-// rootPrefix is the empty path, closed. systemPrefix is that of the system's own spaces, which lie beside the root.
-var (
-	rootPrefix   = []byte{0xa0, 0x00}
-	systemPrefix = []byte{systemTag, 0xa0, 0x00}
-)
-
-// systemTag stands in front of the paths of the system's own spaces. It is no tag of package bytewise.
-const systemTag = 0x01
-
-// typed is a closed or open path without the tag of a system space: what bytewise knows.
-func typed(prefix []byte) []byte {
-	if len(prefix) > 0 && prefix[0] == systemTag {
-		return prefix[1:]
-	}
-	return prefix
-}
-
 func newSpace(db *DB, parent []byte, path []any) *Space {
 	s := &Space{db: db}
-	s.prefix = append(make([]byte, 0, len(parent)+16*len(path)+1), open(parent)...)
+	s.prefix = append(make([]byte, 0, len(parent)+16*len(path)+1), wire.Open(parent)...)
 	for _, part := range path {
 		var err error
 		if s.prefix, err = bytewise.AppendElement(s.prefix, part); err != nil {
@@ -67,7 +51,7 @@ func checkPath(prefix []byte) error {
 
 func pathDepth(prefix []byte) int {
 	depth := 0
-	for rest := typed(open(prefix))[1:]; len(rest) > 0; depth++ {
+	for rest := wire.Typed(wire.Open(prefix))[1:]; len(rest) > 0; depth++ {
 		n, err := bytewise.ElementLen(rest)
 		if err != nil {
 			panic("batchlog: bug: space with a malformed path: " + err.Error())
@@ -75,15 +59,6 @@ func pathDepth(prefix []byte) int {
 		rest = rest[n:]
 	}
 	return depth
-}
-
-// open is a closed path without its end: the prefix of all that lies within.
-func open(prefix []byte) []byte { return prefix[:len(prefix)-1] }
-
-// afterOwn is the first stored key behind the own keys of the space with this closed path.
-// What follows an open path is the end, 00, or the tag of another part, 10 and up: 01 lies between.
-func afterOwn(prefix []byte) []byte {
-	return append(append(make([]byte, 0, len(prefix)), open(prefix)...), 1)
 }
 
 // Space is the space within s at path; each part is a value as in [K]. With no parts it is s. A part that no key
@@ -100,7 +75,7 @@ func (s *Space) Path() []any {
 	if s.err != nil {
 		return nil
 	}
-	v, err := bytewise.Decode(typed(s.prefix))
+	v, err := bytewise.Decode(wire.Typed(s.prefix))
 	if err != nil {
 		panic("batchlog: bug: space with a malformed path: " + err.Error())
 	}
@@ -108,7 +83,7 @@ func (s *Space) Path() []any {
 }
 
 // Stored is the path of s as log and store hold it, closed: what every stored key of s begins with. Without its last byte, 00, it is open:
-// what every stored key in the subtree begins with. It is for engines and for packages that extend the database; [DB.SpaceAt] is its inverse.
+// what every stored key in the subtree begins with. It is for engines and for packages that extend the database; SpaceAt of [DB.Inside] is its inverse.
 func (s *Space) Stored() []byte { return s.prefix }
 
 // String is the path of s for people: a/b where all parts are plain strings, else a JSON array; the root is "/".
@@ -124,7 +99,7 @@ func (s *Space) String() string {
 	for i, part := range path {
 		word, ok := part.(string)
 		if !ok || !plainWord(word) {
-			return Key(typed(s.prefix)).String()
+			return Key(wire.Typed(s.prefix)).String()
 		}
 		if i > 0 {
 			text += "/"
@@ -154,7 +129,7 @@ func (s *Space) Equal(t *Space) bool {
 
 // Contains reports whether t is s or a space within it.
 func (s *Space) Contains(t *Space) bool {
-	return s.db == t.db && s.err == nil && t.err == nil && bytes.HasPrefix(t.prefix, open(s.prefix))
+	return s.db == t.db && s.err == nil && t.err == nil && bytes.HasPrefix(t.prefix, wire.Open(s.prefix))
 }
 
 // Get returns the value of k in s, or [ErrNotFound]. Unless told otherwise it shows every commit that was
@@ -227,7 +202,7 @@ func (s *Space) storedKey(k Key) []byte {
 func (s *Space) storedRange(r Range) (low, high []byte, empty bool) {
 	low = s.storedKey(r.Low)
 	if r.High == nil {
-		high = afterOwn(s.prefix)
+		high = wire.AfterOwn(s.prefix)
 	} else {
 		high = s.storedKey(r.High)
 	}

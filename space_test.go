@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 func TestSpaceString(t *testing.T) {
@@ -262,7 +263,7 @@ func TestVectorsKeys(t *testing.T) {
 		if got := s.storedKey(Key(unhex(t, r.Key))); string(got) != stored {
 			t.Errorf("key %s of %s is stored as %x, want %s", r.Key, s, got, r.Hex)
 		}
-		path, key, err := SplitKey([]byte(stored))
+		path, key, err := wire.SplitKey([]byte(stored))
 		if err != nil || string(path) != string(s.prefix) || string(key) != unhex(t, r.Key) {
 			t.Errorf("%s is split into %x and %x, %v", r.Hex, path, key, err)
 		}

@@ -8,30 +8,33 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A stub is an engine whose answers a test makes. What is not set is ErrUnsupported.
 type stub struct {
-	commit func(ctx context.Context, p *Proposal) (ID, error)
-	view   func(ctx context.Context, o ReadOptions) (Snapshot, error)
-	log    func(ctx context.Context, o LogOptions) (LogReader, error)
+	commit func(ctx context.Context, p *waist.Proposal) (ID, error)
+	view   func(ctx context.Context, o ReadOptions) (waist.Snapshot, error)
+	log    func(ctx context.Context, o LogOptions) (waist.LogReader, error)
 }
 
-func (e *stub) Commit(ctx context.Context, p *Proposal) (ID, error) {
+func (e *stub) Commit(ctx context.Context, p *waist.Proposal) (ID, error) {
 	if e.commit == nil {
 		return 0, ErrUnsupported
 	}
 	return e.commit(ctx, p)
 }
 
-func (e *stub) View(ctx context.Context, o ReadOptions) (Snapshot, error) {
+func (e *stub) View(ctx context.Context, o ReadOptions) (waist.Snapshot, error) {
 	if e.view == nil {
 		return nil, ErrUnsupported
 	}
 	return e.view(ctx, o)
 }
 
-func (e *stub) Log(ctx context.Context, o LogOptions) (LogReader, error) {
+func (e *stub) Log(ctx context.Context, o LogOptions) (waist.LogReader, error) {
 	if e.log == nil {
 		return nil, ErrUnsupported
 	}
@@ -50,7 +53,7 @@ type mapStore struct {
 	fail error        // of every read
 }
 
-func (m *mapStore) View(context.Context, ReadOptions) (Snapshot, error) {
+func (m *mapStore) View(context.Context, ReadOptions) (waist.Snapshot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.open.Add(1)
@@ -58,7 +61,7 @@ func (m *mapStore) View(context.Context, ReadOptions) (Snapshot, error) {
 }
 
 // apply commits the ops of p.
-func (m *mapStore) apply(p *Proposal) ID {
+func (m *mapStore) apply(p *waist.Proposal) ID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.keys == nil {
@@ -66,7 +69,7 @@ func (m *mapStore) apply(p *Proposal) ID {
 	}
 	ops := p.Ops
 	for range p.Count {
-		kind, key, value, rest, err := NextOp(ops)
+		kind, key, value, rest, err := wire.NextOp(ops)
 		if err != nil {
 			panic(err)
 		}
@@ -103,7 +106,7 @@ func (s *mapSnapshot) Get(_ context.Context, key []byte) ([]byte, error) {
 	return nil, ErrNotFound
 }
 
-func (s *mapSnapshot) Scan(_ context.Context, low, high []byte, reverse bool) (Cursor, error) {
+func (s *mapSnapshot) Scan(_ context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	if s.store.fail != nil {
 		return nil, s.store.fail
 	}
@@ -168,18 +171,18 @@ var errBroken = errors.New("broken")
 
 // newMapDB is a database over store, whose commits always succeed.
 func newMapDB(store *mapStore) *DB {
-	return New(&stub{view: store.View, commit: func(_ context.Context, p *Proposal) (ID, error) { return store.apply(p), nil }})
+	return New(&stub{view: store.View, commit: func(_ context.Context, p *waist.Proposal) (ID, error) { return store.apply(p), nil }})
 }
 
 // A sliceReader yields stretches of a log.
 type sliceReader struct {
-	stretches [][]Record
+	stretches [][]wire.Record
 	scanned   []ID
 	end       error
 	closed    *atomic.Int64
 }
 
-func (r *sliceReader) Next(context.Context) ([]Record, ID, error) {
+func (r *sliceReader) Next(context.Context) ([]wire.Record, ID, error) {
 	if len(r.stretches) == 0 {
 		return nil, 0, r.end
 	}

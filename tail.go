@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // TailOptions say which commits a tail yields.
@@ -42,9 +44,9 @@ func (db *DB) Tail(ctx context.Context, o TailOptions) iter.Seq2[*Commit, error]
 				yield(nil, fmt.Errorf("tail: %w", err))
 				return
 			}
-			l.opens = append(l.opens, open(s.prefix))
+			l.opens = append(l.opens, wire.Open(s.prefix))
 		}
-		l.opens = SortedPrefixes(l.opens)
+		l.opens = wire.SortedPrefixes(l.opens)
 		r, err := db.engine.Log(ctx, LogOptions{From: o.From, Until: o.Until, Within: l.opens, Brief: o.Brief})
 		if err != nil {
 			yield(nil, err)
@@ -77,7 +79,7 @@ func (db *DB) Tail(ctx context.Context, o TailOptions) iter.Seq2[*Commit, error]
 
 // yieldRecords yields records as commits and reports whether to go on. Commits are made some at a time, as a
 // follower that catches up makes millions a second; brief ones are all the same one.
-func yieldRecords(records []Record, l *lens, brief bool, yield func(*Commit, error) bool) bool {
+func yieldRecords(records []wire.Record, l *lens, brief bool, yield func(*Commit, error) bool) bool {
 	some := 32
 	if brief {
 		some = 1

@@ -12,20 +12,23 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // tailOf is a database whose log is these stretches.
-func tailOf(end error, closed *atomic.Int64, asked *LogOptions, scanned []ID, stretches ...[]Record) *DB {
-	return New(&stub{log: func(_ context.Context, o LogOptions) (LogReader, error) {
+func tailOf(end error, closed *atomic.Int64, asked *LogOptions, scanned []ID, stretches ...[]wire.Record) *DB {
+	return New(&stub{log: func(_ context.Context, o LogOptions) (waist.LogReader, error) {
 		*asked = o
 		return &sliceReader{stretches: stretches, scanned: scanned, end: end, closed: closed}, nil
 	}})
 }
 
-func recordOf(id ID, spaces ...*Space) Record {
-	r := Record{ID: id, Time: int64(id) * 1000}
+func recordOf(id ID, spaces ...*Space) wire.Record {
+	r := wire.Record{ID: id, Time: int64(id) * 1000}
 	for _, s := range spaces {
-		r.Ops = appendOp(r.Ops, OpPut, s.prefix, K("k"), []byte("v"))
+		r.Ops = wire.AppendOpIn(r.Ops, OpPut, s.prefix, K("k"), []byte("v"))
 		r.Count++
 	}
 	return r
@@ -36,8 +39,8 @@ func TestTail(t *testing.T) {
 	paths := New(nil) // for the bytes; which database a space is of does not show in them
 	a, within, b := paths.Space("a"), paths.Space("a", "b"), paths.Space("b")
 	labelled := recordOf(5, b)
-	labelled.Meta = appendMeta(appendLabel(appendMeta(nil, metaToken, []byte("t")), "who", "me"), metaHook, a.prefix)
-	stretches := [][]Record{{recordOf(1, a, b, within), recordOf(2, b)}, {}, {labelled}}
+	labelled.Meta = wire.AppendHook(wire.AppendLabel(wire.AppendToken(nil, "t"), "who", "me"), a.prefix)
+	stretches := [][]wire.Record{{recordOf(1, a, b, within), recordOf(2, b)}, {}, {labelled}}
 	scanned := []ID{2, 4, 6}
 	for _, c := range []struct {
 		name string
@@ -92,7 +95,7 @@ func TestTail(t *testing.T) {
 			t.Errorf("%s: engine was asked for %+v", c.name, asked)
 		}
 		for i, s := range o.Spaces {
-			if string(asked.Within[i]) != string(open(s.prefix)) {
+			if string(asked.Within[i]) != string(wire.Open(s.prefix)) {
 				t.Errorf("%s: engine was asked for %x", c.name, asked.Within[i])
 			}
 		}
@@ -102,7 +105,7 @@ func TestTail(t *testing.T) {
 // A commit is whole whatever becomes of the tail: what has been yielded is safe to keep, and reads the same again.
 func TestTailKeeps(t *testing.T) {
 	s := New(nil).Space("s")
-	var records []Record
+	var records []wire.Record
 	for id := range ID(100) {
 		records = append(records, recordOf(id+1, s))
 	}
@@ -139,14 +142,14 @@ func TestTailErrors(t *testing.T) {
 	bad := recordOf(2, s)
 	bad.Meta = []byte{99}
 	for name, c := range map[string]struct {
-		records []Record
+		records []wire.Record
 		end     error
 		commits int
 		want    error
 	}{
-		"reader": {[]Record{recordOf(1, s)}, errBroken, 1, errBroken},
+		"reader": {[]wire.Record{recordOf(1, s)}, errBroken, 1, errBroken},
 		"gap":    {nil, &GapError{From: 1, Oldest: 5}, 0, ErrGap},
-		"meta":   {[]Record{recordOf(1, s), bad, recordOf(3, s)}, io.EOF, 1, errMeta},
+		"meta":   {[]wire.Record{recordOf(1, s), bad, recordOf(3, s)}, io.EOF, 1, wire.ErrMeta},
 	} {
 		var closed atomic.Int64
 		var asked LogOptions
@@ -165,7 +168,7 @@ func TestTailErrors(t *testing.T) {
 			t.Errorf("%s: %d commits, %v, reader closed %d times", name, commits, errs, closed.Load())
 		}
 	}
-	db := New(&stub{log: func(context.Context, LogOptions) (LogReader, error) { return nil, errBroken }})
+	db := New(&stub{log: func(context.Context, LogOptions) (waist.LogReader, error) { return nil, errBroken }})
 	for _, err := range db.Tail(t.Context(), TailOptions{}) {
 		if !errors.Is(err, errBroken) {
 			t.Error(err)
@@ -179,7 +182,7 @@ func TestTailBreak(t *testing.T) {
 	for stop := 1; stop <= 4; stop++ {
 		var closed atomic.Int64
 		var asked LogOptions
-		db := tailOf(io.EOF, &closed, &asked, []ID{2, 4}, []Record{recordOf(1, s), recordOf(2, s)}, []Record{recordOf(3, s)})
+		db := tailOf(io.EOF, &closed, &asked, []ID{2, 4}, []wire.Record{recordOf(1, s), recordOf(2, s)}, []wire.Record{recordOf(3, s)})
 		n := 0
 		for _, err := range db.Tail(t.Context(), TailOptions{Bookmarks: true}) {
 			if err != nil {
@@ -197,7 +200,7 @@ func TestTailBreak(t *testing.T) {
 
 // A tail is about spaces of its database, and that of a space about none outside of it.
 func TestTailCapability(t *testing.T) {
-	db := New(&stub{log: func(context.Context, LogOptions) (LogReader, error) {
+	db := New(&stub{log: func(context.Context, LogOptions) (waist.LogReader, error) {
 		return &sliceReader{end: io.EOF}, nil
 	}})
 	s := db.Space("a")
@@ -210,14 +213,16 @@ func TestTailCapability(t *testing.T) {
 		"nothing named":    {func() error { return tailError(s) }, false},
 		"around":           {func() error { return tailError(s, db.Root()) }, true},
 		"beside":           {func() error { return tailError(s, s.Space("b"), db.Space("ab")) }, true},
-		"system":           {func() error { return tailError(db.Root(), db.System()) }, true},
+		"system":           {func() error { return tailError(db.Root(), db.Inside().System()) }, true},
 		"another database": {func() error { return tailError(s, New(nil).Space("a")) }, true},
 		"another, of a DB": {func() error { return firstError(db.Tail(t.Context(), TailOptions{Spaces: []*Space{New(nil).Root()}})) }, true},
 		"nil, of a DB":     {func() error { return firstError(db.Tail(t.Context(), TailOptions{Spaces: []*Space{nil}})) }, true},
 		"bad one, of a DB": {func() error {
 			return firstError(db.Tail(t.Context(), TailOptions{Spaces: []*Space{db.Space(struct{}{})}}))
 		}, true},
-		"system, of the DB": {func() error { return firstError(db.Tail(t.Context(), TailOptions{Spaces: []*Space{db.System()}})) }, false},
+		"system, of the DB": {func() error {
+			return firstError(db.Tail(t.Context(), TailOptions{Spaces: []*Space{db.Inside().System()}}))
+		}, false},
 	} {
 		if err := c.tail(); (err != nil) != c.refused {
 			t.Errorf("%s: %v", name, err)
@@ -319,13 +324,13 @@ func TestSortedPrefixes(t *testing.T) {
 			}
 		}
 		given := slices.Clone(prefixes)
-		sorted := SortedPrefixes(prefixes)
+		sorted := wire.SortedPrefixes(prefixes)
 		if !slices.EqualFunc(given, prefixes, bytes.Equal) || !slices.IsSortedFunc(sorted, bytes.Compare) {
 			t.Fatal("not sorted, or the argument changed")
 		}
 		for range 50 {
 			key := append(word(), word()...)
-			if got, want := HasSortedPrefix(key, sorted), HasAnyPrefix(key, prefixes); got != want {
+			if got, want := wire.HasSortedPrefix(key, sorted), wire.HasAnyPrefix(key, prefixes); got != want {
 				t.Fatalf("%x within %x: %v, want %v", key, prefixes, got, want)
 			}
 		}

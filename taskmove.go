@@ -1,7 +1,6 @@
 package batchlog
 
 import (
-	"encoding/binary"
 	"fmt"
 )
 
@@ -44,34 +43,3 @@ func (e *TaskMoveError) Error() string {
 
 // Is reports whether target is [ErrPermission].
 func (e *TaskMoveError) Is(target error) bool { return target == ErrPermission }
-
-// SetTask makes the transaction's commit that of a task's window. It is for package task.
-func (tx *Tx) SetTask(m TaskMove) { tx.batch.proposal.Task = &m }
-
-func appendTaskMove(dst []byte, m *TaskMove) []byte {
-	item := binary.AppendUvarint(nil, uint64(len(m.Task)))
-	item = append(item, m.Task...)
-	for _, n := range []uint64{m.Fence, uint64(m.From), uint64(m.To)} {
-		item = binary.AppendUvarint(item, n)
-	}
-	return appendMeta(dst, metaTask, item)
-}
-
-func decodeTaskMove(item []byte) (*TaskMove, error) {
-	name, rest, ok := cutString(item)
-	if !ok {
-		return nil, errMeta
-	}
-	var numbers [3]uint64
-	for i := range numbers {
-		n, size := binary.Uvarint(rest)
-		if size <= 0 {
-			return nil, errMeta
-		}
-		numbers[i], rest = n, rest[size:]
-	}
-	if len(rest) > 0 {
-		return nil, errMeta
-	}
-	return &TaskMove{Task: string(name), Fence: numbers[0], From: ID(numbers[1]), To: ID(numbers[2])}, nil
-}

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"io"
 	"iter"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Tx is a [Batch] that can read: what it reads is the store at one id with the transaction's own writes on
@@ -14,11 +17,11 @@ import (
 type Tx struct {
 	ctx   context.Context
 	db    *DB
-	snap  Snapshot
+	snap  waist.Snapshot
 	batch Batch
 	own   overlay // of what is in batch up to the byte shown, and of all that hooks have written
 	shown int
-	reads Reads
+	reads waist.Reads
 	hooks *hookRun // of a transaction that pre-commit hooks are given
 	err   error    // the first failure of a read; the transaction can't be committed with it
 }
@@ -86,7 +89,7 @@ func (tx *Tx) Before(s *Space, k Key) ([]byte, error) {
 		return nil, err
 	}
 	key := s.storedKey(k)
-	if err := tx.remember(func(r *Reads) { r.Keys = append(r.Keys, key) }); err != nil {
+	if err := tx.remember(func(r *waist.Reads) { r.Keys = append(r.Keys, key) }); err != nil {
 		return nil, err
 	}
 	stored, err := tx.snap.Get(tx.ctx, key)
@@ -122,7 +125,7 @@ func (tx *Tx) Scan(s *Space, r Range, opts ...ReadOption) iter.Seq2[Entry, error
 func (tx *Tx) Put(s *Space, k Key, value []byte) {
 	tx.batch.Put(s, k, value)
 	if tx.added() {
-		tx.own.put(s.storedKey(k), bytes.Clone(storedValue(value)), false)
+		tx.own.put(s.storedKey(k), bytes.Clone(wire.StoredValue(value)), false)
 	}
 }
 
@@ -181,7 +184,7 @@ func (tx *Tx) usable(s *Space) error {
 	return tx.db.owns(s)
 }
 
-func (tx *Tx) remember(add func(r *Reads)) error {
+func (tx *Tx) remember(add func(r *waist.Reads)) error {
 	if err := limitTxReads.Check(len(tx.reads.Keys) + len(tx.reads.Ranges) + 1); err != nil {
 		tx.err = err
 		return err
@@ -204,9 +207,9 @@ func (tx *Tx) scan(s *Space, r Range, reverse bool, yield func(Entry, error) boo
 	defer cursor.Close()
 	merged := merge{cursor: cursor, own: tx.own.view(low, high, reverse)}
 
-	seen := KeyRange{Low: low, High: high} // narrowed to what was gone through if the loop is broken off
+	seen := wire.KeyRange{Low: low, High: high} // narrowed to what was gone through if the loop is broken off
 	defer func() {
-		if err := tx.remember(func(r *Reads) { r.Ranges = append(r.Ranges, seen) }); err != nil {
+		if err := tx.remember(func(r *waist.Reads) { r.Ranges = append(r.Ranges, seen) }); err != nil {
 			tx.err = err
 		}
 	}()

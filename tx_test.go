@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A txStep is one call of a transaction.
@@ -252,7 +255,7 @@ func TestTxReads(t *testing.T) {
 			}
 			changes++
 			read := slices.ContainsFunc(tx.reads.Keys, func(k []byte) bool { return string(k) == key }) ||
-				slices.ContainsFunc(tx.reads.Ranges, func(r KeyRange) bool { return string(r.Low) <= key && key < string(r.High) })
+				slices.ContainsFunc(tx.reads.Ranges, func(r wire.KeyRange) bool { return string(r.Low) <= key && key < string(r.High) })
 			if read {
 				hits++
 				continue
@@ -299,12 +302,12 @@ func TestTxCopies(t *testing.T) {
 func TestTxFailedRead(t *testing.T) {
 	written := false
 	store := &mapStore{fail: errBroken}
-	db := New(&stub{view: store.View, commit: func(context.Context, *Proposal) (ID, error) {
+	db := New(&stub{view: store.View, commit: func(context.Context, *waist.Proposal) (ID, error) {
 		written = true
 		return 1, nil
 	}})
 	s := db.Space("s")
-	limited := &Tx{ctx: t.Context(), db: db, reads: Reads{Keys: make([][]byte, MaxTxReads)}}
+	limited := &Tx{ctx: t.Context(), db: db, reads: waist.Reads{Keys: make([][]byte, MaxTxReads)}}
 	if _, err := limited.Get(s, nil); !errors.Is(err, ErrTooLarge) || !errors.Is(limited.err, ErrTooLarge) {
 		t.Errorf("one read too many: %v, %v", err, limited.err)
 	}
@@ -344,7 +347,7 @@ func TestTxFailedRead(t *testing.T) {
 	}
 	// The scan broke in the middle.
 	store.fail = nil
-	store.apply(&Proposal{Ops: AppendOp(nil, OpPut, s.storedKey(nil), nil), Count: 1})
+	store.apply(&waist.Proposal{Ops: wire.AppendOp(nil, OpPut, s.storedKey(nil), nil), Count: 1})
 	snap, _ := store.View(t.Context(), ReadOptions{})
 	tx := &Tx{ctx: t.Context(), db: db, snap: brokenSnapshot{snap}}
 	var errs []error
@@ -365,9 +368,9 @@ func TestTxFailedRead(t *testing.T) {
 }
 
 // brokenSnapshot's scans fail after their first entry.
-type brokenSnapshot struct{ Snapshot }
+type brokenSnapshot struct{ waist.Snapshot }
 
-func (s brokenSnapshot) Scan(ctx context.Context, low, high []byte, reverse bool) (Cursor, error) {
+func (s brokenSnapshot) Scan(ctx context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	c, err := s.Snapshot.Scan(ctx, low, high, reverse)
 	c.(*mapCursor).failAfter = 2
 	return c, err

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // An Undoer is an engine that keeps what commits overwrite, their inverses, where [LogConfig.Undo] asks for it. Package undo stands on it.
@@ -11,7 +14,7 @@ type Undoer interface {
 	// Inverse returns a reader of what commit id has overwritten: for each stored key that it changed, once, in the order of keys, a put of the
 	// value that the key had before, or a delete where it had none. Keys that the commit left as they were are not among them. It waits until
 	// the commit is applied. Where the inverse is not there the error is an *InverseError.
-	Inverse(ctx context.Context, id ID) (OpReader, error)
+	Inverse(ctx context.Context, id ID) (wire.OpReader, error)
 	// Backfill makes the inverses of commits that are in the log and have none, in the background of everything else. What was made stays when ctx ends, and the
 	// next Backfill goes on from there.
 	Backfill(ctx context.Context, o BackfillOptions) error
@@ -57,13 +60,6 @@ func (e *InverseError) Error() string {
 // Is reports whether target is [ErrNoInverse].
 func (e *InverseError) Is(target error) bool { return target == ErrNoInverse }
 
-// A Revert is what of the store to bring back to the state at an earlier commit: the stored keys from Low on and below High, but for the system's, and
-// those in spaces that tasks derive.
-type Revert struct {
-	To        ID
-	Low, High []byte
-}
-
 // Revert adds: bring s and all spaces within it back to the state at commit id, as it is right before the chain's own commit, however busy s is. Spaces that tasks derive are left to
 // their tasks. It needs the inverses of all commits since, see [LogConfig.Undo]; one that is missing is an *[InverseError]. In a chain with a
 // revert there is nothing else.
@@ -78,10 +74,10 @@ func (c *Chain) Revert(s *Space, id ID) error {
 	if c.err != nil {
 		return c.err
 	}
-	low := open(s.prefix)
+	low := wire.Open(s.prefix)
 	high := append(append(make([]byte, 0, len(low)+1), low...), 0xff)
 	c.stage.Progress(c.Progress)
-	if err := c.stage.Revert(c.ctx, Revert{To: id, Low: low, High: high}); err != nil {
+	if err := c.stage.Revert(c.ctx, waist.Revert{To: id, Low: low, High: high}); err != nil {
 		c.err = fmt.Errorf("revert to commit %d: %w", id, err)
 	}
 	return c.err
@@ -90,7 +86,7 @@ func (c *Chain) Revert(s *Space, id ID) error {
 var errRevertAlone = fmt.Errorf("revert beside other ops in a chain: %w", ErrUnsupported)
 
 // Inverse yields what commit id has overwritten; see [Undoer].
-func (db *DB) Inverse(ctx context.Context, id ID) (OpReader, error) {
+func (db *DB) Inverse(ctx context.Context, id ID) (wire.OpReader, error) {
 	u, err := db.undoer()
 	if err != nil {
 		return nil, err

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A contended is an engine on which a transaction loses a number of times. It notes what it was asked.
@@ -16,14 +19,14 @@ type contended struct {
 	mapStore
 	lose  int // commits that fail with ErrConflict
 	calls []string
-	last  Proposal
+	last  waist.Proposal
 }
 
 func (e *contended) note(format string, args ...any) {
 	e.calls = append(e.calls, fmt.Sprintf(format, args...))
 }
 
-func (e *contended) Commit(_ context.Context, p *Proposal) (ID, error) {
+func (e *contended) Commit(_ context.Context, p *waist.Proposal) (ID, error) {
 	e.note("commit ticket=%d base=%d", p.Ticket, p.Reads.Base)
 	e.last = *p
 	if e.lose > 0 {
@@ -34,7 +37,7 @@ func (e *contended) Commit(_ context.Context, p *Proposal) (ID, error) {
 	return e.apply(p), nil
 }
 
-func (e *contended) Log(context.Context, LogOptions) (LogReader, error) {
+func (e *contended) Log(context.Context, LogOptions) (waist.LogReader, error) {
 	return nil, ErrUnsupported
 }
 func (e *contended) Head(context.Context) (ID, error) { return e.id, nil }
@@ -49,7 +52,7 @@ type queue struct {
 	protect error // of Protect
 }
 
-func (e *queue) Protect(_ context.Context, ticket uint64, reads *Reads) (uint64, func(), error) {
+func (e *queue) Protect(_ context.Context, ticket uint64, reads *waist.Reads) (uint64, func(), error) {
 	if e.protect != nil {
 		return 0, nil, e.protect
 	}
@@ -117,7 +120,7 @@ func TestUpdateRetries(t *testing.T) {
 			if open := e.open.Load(); open != 0 {
 				t.Errorf("lost %d times: %d snapshots are open", lose, open)
 			}
-			m, err := DecodeMeta(e.last.Meta)
+			m, err := wire.DecodeMeta(e.last.Meta)
 			if err != nil || m.Token != "token" || m.Labels["run"] != fmt.Sprint(runs) || e.last.Token != "token" {
 				t.Errorf("meta %+v, %v", m, err)
 			}
@@ -235,7 +238,7 @@ func TestUpdateRefuses(t *testing.T) {
 func TestUpdateErrors(t *testing.T) {
 	commits := 0
 	store := &mapStore{}
-	e := &stub{view: store.View, commit: func(context.Context, *Proposal) (ID, error) {
+	e := &stub{view: store.View, commit: func(context.Context, *waist.Proposal) (ID, error) {
 		commits++
 		return 0, ErrUncertain
 	}}
@@ -243,7 +246,7 @@ func TestUpdateErrors(t *testing.T) {
 	if id, err := db.Update(t.Context(), put(db.Root())); id != 0 || !errors.Is(err, ErrUncertain) || commits != 1 {
 		t.Error(id, err, commits)
 	}
-	e.view = func(context.Context, ReadOptions) (Snapshot, error) { return nil, ErrClosed }
+	e.view = func(context.Context, ReadOptions) (waist.Snapshot, error) { return nil, ErrClosed }
 	if _, err := db.Update(t.Context(), put(db.Root())); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}

@@ -3,30 +3,10 @@ package batchlog
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-)
 
-// A value is held by log and store as it is, unless it is a blob or begins with the mark that tells those. Nearly no value
-// begins with it, so nearly none is copied on its way.
-//
-//	 0      8      9
-//	+------+------+-----------------------------+
-//	| mark | form | …                           |
-//	+------+------+-----------------------------+
-//
-//	form  0: the value follows, which begins with the mark itself
-//	      1: a reference to a blob follows: its SHA-256 (32 bytes), its size (uvarint)
-const (
-	valueMark     = "\xffblob\xfe\x1a\x00"
-	valueForm     = len(valueMark)
-	valueHead     = valueForm + 1
-	valueEscaped  = 0
-	valueBlob     = 1
-	blobRefBytes  = valueHead + 32 + binary.MaxVarintLen64 // at most
-	valueOverhead = valueHead                              // of a value that is escaped
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A BlobRef names a blob: a value that is kept outside of log and store, under the hash of its content. What log and store hold
@@ -39,51 +19,9 @@ type BlobRef struct {
 // String is the hash in hex.
 func (r BlobRef) String() string { return hex.EncodeToString(r.Hash[:]) }
 
-// AppendBlobRef appends r as log and store hold it in place of a value. It is for engines.
-func AppendBlobRef(dst []byte, r BlobRef) []byte {
-	dst = append(append(dst, valueMark...), valueBlob)
-	dst = append(dst, r.Hash[:]...)
-	return binary.AppendUvarint(dst, uint64(r.Size))
-}
-
-var errValueForm = errors.New("value of an unknown form")
-
-// ParseValue decodes a value as log and store hold it: it is value, or the blob that ref refers to. value shares memory with stored.
-// It is for engines.
-func ParseValue(stored []byte) (value []byte, ref *BlobRef, err error) {
-	if len(stored) < valueHead || string(stored[:valueForm]) != valueMark {
-		return stored, nil, nil
-	}
-	rest := stored[valueHead:]
-	switch stored[valueForm] {
-	case valueEscaped:
-		return rest, nil, nil
-	case valueBlob:
-		size, n := uint64(0), 0
-		if len(rest) > 32 {
-			size, n = binary.Uvarint(rest[32:])
-		}
-		if n <= 0 || 32+n != len(rest) || size > MaxBlobBytes {
-			break
-		}
-		ref := &BlobRef{Size: int64(size)}
-		copy(ref.Hash[:], rest)
-		return nil, ref, nil
-	}
-	return nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, errValueForm)
-}
-
-// storedValue is value as log and store hold it.
-func storedValue(value []byte) []byte {
-	if len(value) < valueForm || string(value[:valueForm]) != valueMark {
-		return value
-	}
-	return append(append(append(make([]byte, 0, valueOverhead+len(value)), valueMark...), valueEscaped), value...)
-}
-
 // load is the value that stored stands for, read if it is a blob; own says that it does not share memory with stored.
 func (db *DB) load(ctx context.Context, s *Space, k Key, stored []byte) (value []byte, own bool, err error) {
-	value, ref, err := ParseValue(stored)
+	value, ref, err := parseValue(stored)
 	if err != nil {
 		return nil, false, valueError(s, k, err)
 	}
@@ -101,3 +39,11 @@ func valueError(s *Space, k Key, err error) error {
 	}
 	return fmt.Errorf("value of %s in space %s: %w", Key(bytes.Clone(k)), s, err)
 }
+
+// parseValue is wire.ParseValue in the words of the front.
+func parseValue(stored []byte) (value []byte, ref *BlobRef, err error) {
+	value, stands, err := wire.ParseValue(stored)
+	return value, (*BlobRef)(stands), err
+}
+
+func appendBlobRef(dst []byte, r BlobRef) []byte { return wire.AppendBlobRef(dst, wire.BlobRef(r)) }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 	"sync"
+
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // An Entry is a key with its value, in a scan.
@@ -20,7 +22,7 @@ type Entry struct {
 // keys from being cleaned up: close it.
 type View struct {
 	db   *DB
-	snap Snapshot
+	snap waist.Snapshot
 }
 
 // View returns the store at one id: by default at head when it was called, or later. See [Stale], [AtLeast] and [MaxWait].
@@ -73,7 +75,7 @@ func (db *DB) get(ctx context.Context, s *Space, k Key, o ReadOptions) ([]byte, 
 		if err != nil {
 			return nil, err
 		}
-		if value, ref, err := ParseValue(stored); err == nil && ref == nil {
+		if value, ref, err := parseValue(stored); err == nil && ref == nil {
 			return value, nil
 		}
 		value, _, err := db.load(ctx, s, k, stored)
@@ -144,7 +146,7 @@ func (v *View) scan(ctx context.Context, s *Space, r Range, o ReadOptions, yield
 
 // entry is what a scan yields for a stored value, which is copied; a blob is loaded unless it is too large, or refs are asked for.
 func entry(ctx context.Context, s *Space, k Key, stored []byte, keep *slab, refs bool) (Entry, error) {
-	value, ref, err := ParseValue(stored)
+	value, ref, err := parseValue(stored)
 	if err != nil {
 		return Entry{}, valueError(s, k, err)
 	}

@@ -8,6 +8,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Copies are what was copied, whatever the slab or the holder of another copy does later.
@@ -197,7 +200,7 @@ func TestSpaceScan(t *testing.T) {
 // The options of a read come to the engine as they were given.
 func TestReadOptions(t *testing.T) {
 	var got ReadOptions
-	db := New(&stub{view: func(_ context.Context, o ReadOptions) (Snapshot, error) {
+	db := New(&stub{view: func(_ context.Context, o ReadOptions) (waist.Snapshot, error) {
 		got = o
 		return nil, errBroken
 	}})
@@ -216,7 +219,7 @@ func TestReadOptions(t *testing.T) {
 			t.Errorf("get: %+v, want %+v", got, c.want)
 		}
 		for _, err := range db.Root().Scan(t.Context(), Range{}, c.opts...) {
-			c.want.Only = string(rootPrefix)
+			c.want.Only = string(wire.RootPath)
 			if !errors.Is(err, errBroken) || got != c.want {
 				t.Errorf("scan: %+v, want %+v", got, c.want)
 			}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 var conflictTests = []test{
@@ -464,13 +466,13 @@ func testUpdateEnds(t *testing.T, open Open) {
 // What is protected others can't write until that is over, everything else they can; then they come first.
 func testProtects(t *testing.T, open Open) {
 	db := plain(t, open)
-	q, ok := db.Engine().(batchlog.Queuer)
+	q, ok := db.Inside().Engine().(batchlog.Queuer)
 	if !ok {
 		t.Skip("the engine has no tickets")
 	}
 	s := db.Space("s")
 	at := func(key string) []byte { return slices.Concat(s.Stored(), batchlog.K(key)) }
-	ticket, release, err := q.Protect(within(t), 0, &batchlog.Reads{Keys: [][]byte{at("a")}})
+	ticket, release, err := q.Protect(within(t), 0, &waist.Reads{Keys: [][]byte{at("a")}})
 	check(t, err)
 	put(t, s, batchlog.K("b"), "1")
 	held := make(chan error, 1)
@@ -479,7 +481,7 @@ func testProtects(t *testing.T, open Open) {
 		held <- err
 	}()
 	low, high := at("m"), at("n")
-	again, _, err := q.Protect(within(t), ticket, &batchlog.Reads{Ranges: []batchlog.KeyRange{{Low: low, High: high}}})
+	again, _, err := q.Protect(within(t), ticket, &waist.Reads{Ranges: []wire.KeyRange{{Low: low, High: high}}})
 	if err != nil || again != ticket {
 		t.Fatal(again, err)
 	}
@@ -493,7 +495,7 @@ func testProtects(t *testing.T, open Open) {
 		t.Errorf("head is %d", got)
 	}
 	release()
-	next, release, err := q.Protect(within(t), ticket, &batchlog.Reads{Keys: [][]byte{at("a")}})
+	next, release, err := q.Protect(within(t), ticket, &waist.Reads{Keys: [][]byte{at("a")}})
 	if err != nil || next == ticket {
 		t.Fatal(next, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A stored is a state: values by stored key.
@@ -95,7 +96,7 @@ func (c rangeCopy) apply(base, out stored) {
 	}
 	for k := range base {
 		if _, in := has(k); in {
-			path, _, err := batchlog.SplitKey([]byte(k))
+			path, _, err := wire.SplitKey([]byte(k))
 			if err != nil {
 				panic("model with a key that is none: " + err.Error())
 			}
@@ -107,7 +108,7 @@ func (c rangeCopy) apply(base, out stored) {
 			if _, in := has(k); !in {
 				return false
 			}
-			path, _, _ := batchlog.SplitKey([]byte(k))
+			path, _, _ := wire.SplitKey([]byte(k))
 			return !c.tree || spaces[string(path)]
 		})
 	}
@@ -210,13 +211,13 @@ func spacesOf(t *testing.T, db *batchlog.DB, states ...stored) []*batchlog.Space
 	seen := map[string]bool{}
 	for _, s := range states {
 		for k := range s {
-			path, _, err := batchlog.SplitKey([]byte(k))
+			path, _, err := wire.SplitKey([]byte(k))
 			check(t, err)
 			if seen[string(path)] {
 				continue
 			}
 			seen[string(path)] = true
-			space, err := db.SpaceAt(path)
+			space, err := db.Inside().SpaceAt(path)
 			check(t, err)
 			spaces = append(spaces, space)
 		}
@@ -418,9 +419,9 @@ func testCopyRandom(t *testing.T, open Open) {
 		var b batchlog.Batch // also takes away what copies have led elsewhere
 		before := maps.Clone(log.now(t))
 		for k := range before {
-			path, own, err := batchlog.SplitKey([]byte(k))
+			path, own, err := wire.SplitKey([]byte(k))
 			check(t, err)
-			s, err := db.SpaceAt(path)
+			s, err := db.Inside().SpaceAt(path)
 			check(t, err)
 			if len(s.Path()) > 4 || rng.IntN(4) == 0 {
 				b.Delete(s, batchlog.Key(own))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // marked is values that begin as what stands for a blob does, or nearly so.
@@ -17,8 +18,8 @@ func marked() [][]byte {
 		[]byte(mark), []byte(mark + "\x00"), []byte(mark + "\x01"), []byte(mark + "\x02and more"), []byte(mark + "\x00" + mark + "\x00"), []byte(mark[:7]),
 		[]byte(mark + mark), append([]byte(mark+"\x01"), make([]byte, 33)...), []byte(mark + "\xff"), []byte(mark[:6] + "\x1b\x00\x01"),
 	}
-	list = append(list, batchlog.AppendBlobRef(nil, batchlog.BlobRef{Hash: [32]byte{7}, Size: 1000}))
-	return append(list, append(batchlog.AppendBlobRef(nil, batchlog.BlobRef{Size: 1}), "and more"...))
+	list = append(list, wire.AppendBlobRef(nil, wire.BlobRef{Hash: [32]byte{7}, Size: 1000}))
+	return append(list, append(wire.AppendBlobRef(nil, wire.BlobRef{Size: 1}), "and more"...))
 }
 
 // A value that begins with the mark of blobs is a value as any other, wherever it is read.

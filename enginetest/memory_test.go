@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A memory is the plainest engine there can be: a slice of commits, a map, and one lock. It shows that the suite asks for nothing
@@ -21,12 +23,12 @@ type memory struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and made anew, at every change
-	log     []batchlog.Record
+	log     []wire.Record
 	state   map[string][]byte
 	tokens  map[string]batchlog.ID
 	closed  bool
 
-	protected map[uint64]*batchlog.Reads // by ticket
+	protected map[uint64]*waist.Reads // by ticket
 	tickets   uint64
 }
 
@@ -34,7 +36,7 @@ func newMemory(now func() time.Time) *memory {
 	if now == nil {
 		now = time.Now
 	}
-	return &memory{now: now, changed: make(chan struct{}), state: map[string][]byte{}, tokens: map[string]batchlog.ID{}, protected: map[uint64]*batchlog.Reads{}}
+	return &memory{now: now, changed: make(chan struct{}), state: map[string][]byte{}, tokens: map[string]batchlog.ID{}, protected: map[uint64]*waist.Reads{}}
 }
 
 // await calls ready under the lock until it says so, the engine is closed or ctx ends. It returns with the lock held unless there is an
@@ -70,11 +72,11 @@ func (m *memory) changeLocked() {
 func (m *memory) head() batchlog.ID { return batchlog.ID(len(m.log)) }
 
 // Commit is as batchlog.Engine says.
-func (m *memory) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (m *memory) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if n := len(p.Ops) + len(p.Meta); n > batchlog.MaxBatchBytes {
 		return 0, &batchlog.LimitError{What: "batch", Size: int64(n), Limit: batchlog.MaxBatchBytes}
 	}
-	write := batchlog.Record{Ops: p.Ops}
+	write := wire.Record{Ops: p.Ops}
 	if err := m.await(ctx, func() bool {
 		for ticket, reads := range m.protected {
 			if ticket != p.Ticket && (m.protected[p.Ticket] == nil || ticket < p.Ticket) && changes(&write, reads) {
@@ -96,7 +98,7 @@ func (m *memory) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 			}
 		}
 	}
-	r := batchlog.Record{ID: m.head() + 1, Time: m.now().UnixMicro(), Count: p.Count, Meta: bytes.Clone(p.Meta), Ops: bytes.Clone(p.Ops)}
+	r := wire.Record{ID: m.head() + 1, Time: m.now().UnixMicro(), Count: p.Count, Meta: bytes.Clone(p.Meta), Ops: bytes.Clone(p.Ops)}
 	if len(m.log) > 0 {
 		r.Time = max(r.Time, m.log[len(m.log)-1].Time)
 	}
@@ -118,9 +120,9 @@ func (m *memory) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 	return r.ID, nil
 }
 
-func eachOp(r *batchlog.Record, visit func(kind batchlog.OpKind, key, value []byte)) {
+func eachOp(r *wire.Record, visit func(kind batchlog.OpKind, key, value []byte)) {
 	for rest := r.Ops; len(rest) > 0; {
-		kind, key, value, next, err := batchlog.NextOp(rest)
+		kind, key, value, next, err := wire.NextOp(rest)
 		if err != nil {
 			panic(err)
 		}
@@ -130,7 +132,7 @@ func eachOp(r *batchlog.Record, visit func(kind batchlog.OpKind, key, value []by
 }
 
 // changes says whether r changes what was read.
-func changes(r *batchlog.Record, reads *batchlog.Reads) (hit bool) {
+func changes(r *wire.Record, reads *waist.Reads) (hit bool) {
 	eachOp(r, func(kind batchlog.OpKind, key, value []byte) {
 		low, high := string(key), string(key)+"\x00"
 		if kind == batchlog.OpDeleteRange {
@@ -147,7 +149,7 @@ func changes(r *batchlog.Record, reads *batchlog.Reads) (hit bool) {
 }
 
 // Protect is as batchlog.Queuer says. One that is on the same keys as another waits for that one.
-func (m *memory) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (now uint64, release func(), err error) {
+func (m *memory) Protect(ctx context.Context, ticket uint64, reads *waist.Reads) (now uint64, release func(), err error) {
 	if err := m.await(ctx, func() bool {
 		for other, protected := range m.protected {
 			if other != ticket && m.protected[ticket] == nil && meet(protected, reads) {
@@ -180,19 +182,19 @@ func (m *memory) Protect(ctx context.Context, ticket uint64, reads *batchlog.Rea
 }
 
 // meet says whether a key was read by both.
-func meet(a, b *batchlog.Reads) bool {
-	var writes batchlog.Record
+func meet(a, b *waist.Reads) bool {
+	var writes wire.Record
 	for _, k := range a.Keys {
-		writes.Ops = batchlog.AppendOp(writes.Ops, batchlog.OpPut, k, nil)
+		writes.Ops = wire.AppendOp(writes.Ops, batchlog.OpPut, k, nil)
 	}
 	for _, r := range a.Ranges {
-		writes.Ops = batchlog.AppendOp(writes.Ops, batchlog.OpDeleteRange, r.Low, r.High)
+		writes.Ops = wire.AppendOp(writes.Ops, batchlog.OpDeleteRange, r.Low, r.High)
 	}
 	return changes(&writes, b)
 }
 
 // View is as batchlog.Engine says.
-func (m *memory) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Snapshot, error) {
+func (m *memory) View(ctx context.Context, o batchlog.ReadOptions) (waist.Snapshot, error) {
 	began := time.Now()
 	parent := ctx
 	if o.MaxWait > 0 {
@@ -250,7 +252,7 @@ func (v *memoryView) Get(_ context.Context, key []byte) ([]byte, error) {
 	return bytes.Clone(value), nil
 }
 
-func (v *memoryView) Scan(_ context.Context, low, high []byte, reverse bool) (batchlog.Cursor, error) {
+func (v *memoryView) Scan(_ context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	state, err := v.open()
 	if err != nil {
 		return nil, err
@@ -295,13 +297,13 @@ func (c *memoryCursor) Next() (key, value []byte, err error) {
 func (c *memoryCursor) Close() error { return nil }
 
 // Log is as batchlog.Engine says.
-func (m *memory) Log(ctx context.Context, o batchlog.LogOptions) (batchlog.LogReader, error) {
+func (m *memory) Log(ctx context.Context, o batchlog.LogOptions) (waist.LogReader, error) {
 	if err := m.await(ctx, func() bool { return true }); err != nil {
 		return nil, err
 	}
 	defer m.mu.Unlock()
 	next, err := o.From.Resolve(1, m.head(), func(t time.Time) (batchlog.ID, error) {
-		at := slices.IndexFunc(m.log, func(r batchlog.Record) bool { return !time.UnixMicro(r.Time).Before(t) })
+		at := slices.IndexFunc(m.log, func(r wire.Record) bool { return !time.UnixMicro(r.Time).Before(t) })
 		if at < 0 {
 			at = len(m.log)
 		}
@@ -316,7 +318,7 @@ type memoryReader struct {
 	o    batchlog.LogOptions
 }
 
-func (r *memoryReader) Next(ctx context.Context) (commits []batchlog.Record, scanned batchlog.ID, err error) {
+func (r *memoryReader) Next(ctx context.Context) (commits []wire.Record, scanned batchlog.ID, err error) {
 	if r.o.Until > 0 && r.next > r.o.Until {
 		return nil, 0, io.EOF
 	}
@@ -327,7 +329,7 @@ func (r *memoryReader) Next(ctx context.Context) (commits []batchlog.Record, sca
 	for ; r.next <= r.m.head() && (r.o.Until == 0 || r.next <= r.o.Until); r.next++ {
 		rec := r.m.log[r.next-1]
 		in := len(r.o.Within) == 0
-		eachOp(&rec, func(_ batchlog.OpKind, key, _ []byte) { in = in || batchlog.HasAnyPrefix(key, r.o.Within) })
+		eachOp(&rec, func(_ batchlog.OpKind, key, _ []byte) { in = in || wire.HasAnyPrefix(key, r.o.Within) })
 		if in {
 			commits = append(commits, rec)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/store"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A backfill makes inverses of commits that have none: it replays the log, from commit 1 on, into a scratch store, which keeps inverses of just
@@ -252,13 +253,13 @@ func (b *backfill) replay(ctx context.Context) (err error) {
 }
 
 // together is how many of the records are in the same gap, or in none; the scratch store keeps inverses just of those in gaps.
-func (b *backfill) together(records []batchlog.Record) int {
+func (b *backfill) together(records []wire.Record) int {
 	in := func(id batchlog.ID) int {
 		return slices.IndexFunc(b.gaps, func(g batchlog.IDRange) bool { return g.First <= id && id <= g.Last })
 	}
 	gap := in(records[0].ID)
 	b.scratch.SetUndo(gap >= 0)
-	if n := slices.IndexFunc(records, func(r batchlog.Record) bool { return in(r.ID) != gap }); n > 0 {
+	if n := slices.IndexFunc(records, func(r wire.Record) bool { return in(r.ID) != gap }); n > 0 {
 		return n
 	}
 	return len(records)

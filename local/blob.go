@@ -10,6 +10,7 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/blob"
 	"github.com/bytespace/batchlog/internal/disk"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // StoreBlob is as batchlog.Blobber says.
@@ -86,20 +87,20 @@ func (e *engine) convertValues(ctx context.Context, w *blobWriter, ops []byte, c
 		if kind != batchlog.OpPut || int64(len(value)) < least {
 			return false
 		}
-		_, ref, err := batchlog.ParseValue(value)
+		_, ref, err := wire.ParseValue(value)
 		return err == nil && ref == nil
 	}
 	found := false
-	err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
+	err = wire.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
 		found = found || large(kind, value)
 		return nil
 	})
 	if err != nil || !found {
 		return ops, 0, err
 	}
-	err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+	err = wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 		if large(kind, value) {
-			plain, _, err := batchlog.ParseValue(value)
+			plain, _, err := wire.ParseValue(value)
 			if err != nil {
 				return err
 			}
@@ -107,10 +108,10 @@ func (e *engine) convertValues(ctx context.Context, w *blobWriter, ops []byte, c
 			if err != nil {
 				return err
 			}
-			value = batchlog.AppendBlobRef(nil, ref)
+			value = wire.AppendBlobRef(nil, wire.BlobRef(ref))
 			blobs++
 		}
-		converted = batchlog.AppendOp(converted, kind, key, value)
+		converted = wire.AppendOp(converted, kind, key, value)
 		return nil
 	})
 	return converted, blobs, err
@@ -118,11 +119,11 @@ func (e *engine) convertValues(ctx context.Context, w *blobWriter, ops []byte, c
 
 // keepBlobs makes sure that the blobs which ops refer to are there, in the size that they say, and stay until the store knows of the references.
 func (e *engine) keepBlobs(w *blobWriter, ops []byte, count int) error {
-	return batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+	return wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 		if kind != batchlog.OpPut {
 			return nil
 		}
-		_, ref, err := batchlog.ParseValue(value)
+		_, ref, err := wire.ParseValue(value)
 		if ref == nil || err != nil {
 			return err
 		}
@@ -132,9 +133,9 @@ func (e *engine) keepBlobs(w *blobWriter, ops []byte, count int) error {
 		case err != nil:
 			return blobError(err)
 		case !there:
-			return e.refError(key, *ref, -1)
+			return e.refError(key, batchlog.BlobRef(*ref), -1)
 		case size != ref.Size:
-			return e.refError(key, *ref, size)
+			return e.refError(key, batchlog.BlobRef(*ref), size)
 		}
 		return nil
 	})
@@ -142,11 +143,11 @@ func (e *engine) keepBlobs(w *blobWriter, ops []byte, count int) error {
 
 // refError says that a reference refers to nothing, as what has the hash has that size.
 func (e *engine) refError(key []byte, ref batchlog.BlobRef, size int64) error {
-	path, own, err := batchlog.SplitKey(key)
+	path, own, err := wire.SplitKey(key)
 	if err != nil {
 		return err
 	}
-	s, err := e.db.SpaceAt(path)
+	s, err := e.db.Inside().SpaceAt(path)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/seglog"
 	"github.com/bytespace/batchlog/internal/store"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // built is what a chain comes to: the file that the log will hold, and tables for the store, both in stretches; a small one is in memory.
@@ -86,12 +87,12 @@ func (b *built) drop() {
 }
 
 // ref is how the record of the commit refers to what is built; nil if that is small.
-func (b *built) ref(l *seglog.Log) *batchlog.ChainRef {
+func (b *built) ref(l *seglog.Log) *wire.ChainRef {
 	if b.inMemory() {
 		return nil
 	}
 	m := b.chain.Mark()
-	ref := &batchlog.ChainRef{File: b.chain.File, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, Source: l}
+	ref := &wire.ChainRef{File: b.chain.File, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, Source: l}
 	ref.Spans, ref.Coarse = b.spans.ranges()
 	return ref
 }
@@ -142,7 +143,7 @@ func (w *builder) take(n chainsort.Net) error {
 			return err
 		}
 	}
-	w.piece = batchlog.AppendOp(w.piece, kind, n.Key, n.Value)
+	w.piece = wire.AppendOp(w.piece, kind, n.Key, n.Value)
 	w.count++
 	if len(w.piece) < w.limit() {
 		return nil
@@ -239,7 +240,7 @@ func (w *builder) tablesLoop(pieces <-chan piece) {
 	n := 0
 	for p := range pieces {
 		if err == nil {
-			err = batchlog.EachOp(p.ops, p.count, func(kind batchlog.OpKind, key, value []byte) error {
+			err = wire.EachOp(p.ops, p.count, func(kind batchlog.OpKind, key, value []byte) error {
 				if n++; n%yieldEvery == 0 {
 					runtime.Gosched()
 				}

@@ -11,6 +11,8 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
 	"github.com/bytespace/batchlog/internal/disk"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A copy is made from a view first, and then kept up with what the log says is written to the source: before the chain is built, after, and a
@@ -29,7 +31,7 @@ type builtSince struct {
 	at    []caught          // of each copy
 	after *chainsort.Sorter // of what is behind what is built; nil: nothing is
 	mixed bool              // other ops of the chain are on keys that are copied
-	late  []batchlog.KeyRange
+	late  []wire.KeyRange
 }
 
 // sinceNow is what comes to copies from now on.
@@ -251,7 +253,7 @@ func (f *copyFill) restore(to []byte) error {
 	value, err := f.view.Get(f.ctx, to)
 	switch {
 	case errors.Is(err, batchlog.ErrNotFound):
-		f.ops = batchlog.AppendOp(f.ops, batchlog.OpDelete, to, nil)
+		f.ops = wire.AppendOp(f.ops, batchlog.OpDelete, to, nil)
 		f.count++
 		return nil
 	case err != nil:
@@ -264,7 +266,7 @@ func (f *copyFill) restore(to []byte) error {
 // restoreRange does so for all keys of a range in one space.
 func (f *copyFill) restoreRange(low, high []byte) error {
 	f.restored = true
-	f.ops = batchlog.AppendOp(f.ops, batchlog.OpDeleteRange, low, high)
+	f.ops = wire.AppendOp(f.ops, batchlog.OpDeleteRange, low, high)
 	f.count++
 	return eachKey(f.ctx, f.view, low, high, f.append)
 }
@@ -302,7 +304,7 @@ func (f *copyFill) note(low, high []byte) {
 	if high == nil {
 		high = append(bytes.Clone(low), 0)
 	}
-	*f.late = append(*f.late, batchlog.KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
+	*f.late = append(*f.late, wire.KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
 }
 
 // overlap reports whether other ops of the chain may be on the keys that a copy writes: ops that were added, other copies, or the range deletes of
@@ -314,7 +316,7 @@ func (f *copies) overlap() bool {
 		if f.stage.own.overlaps(low, high) || targets.overlaps(low, high) {
 			return true
 		}
-		targets.list = append(targets.list, span{KeyRange: batchlog.KeyRange{Low: low, High: high}})
+		targets.list = append(targets.list, span{KeyRange: wire.KeyRange{Low: low, High: high}})
 		for _, other := range f.list {
 			if other.Move && bytes.Compare(other.Low, high) < 0 && bytes.Compare(low, other.High) < 0 {
 				return true
@@ -325,17 +327,17 @@ func (f *copies) overlap() bool {
 }
 
 // watches is as filler says: sources and targets.
-func (f *copies) watches() *batchlog.Reads {
-	var reads batchlog.Reads
+func (f *copies) watches() *waist.Reads {
+	var reads waist.Reads
 	for _, c := range f.list {
 		low, high := c.target()
-		reads.Ranges = append(reads.Ranges, batchlog.KeyRange{Low: c.Low, High: c.High}, batchlog.KeyRange{Low: low, High: high})
+		reads.Ranges = append(reads.Ranges, wire.KeyRange{Low: c.Low, High: c.High}, wire.KeyRange{Low: low, High: high})
 	}
 	return &reads
 }
 
 // last is as filler says.
-func (f *copies) last(ctx context.Context, ticket uint64, p *batchlog.Proposal) (*batchlog.Proposal, error) {
+func (f *copies) last(ctx context.Context, ticket uint64, p *waist.Proposal) (*waist.Proposal, error) {
 	if _, err := f.round(ctx, ticket); err != nil {
 		return nil, err
 	}
@@ -346,12 +348,12 @@ func (f *copies) last(ctx context.Context, ticket uint64, p *batchlog.Proposal) 
 		}
 		return since.at[i]
 	}
-	last := &batchlog.Proposal{Token: p.Token, Meta: p.Meta, Ticket: ticket, Reads: &batchlog.Reads{Base: at(0).base}}
+	last := &waist.Proposal{Token: p.Token, Meta: p.Meta, Ticket: ticket, Reads: &waist.Reads{Base: at(0).base}}
 	for i, c := range f.list {
-		last.Reads.Ranges = append(last.Reads.Ranges, batchlog.KeyRange{Low: c.Low, High: c.High})
+		last.Reads.Ranges = append(last.Reads.Ranges, wire.KeyRange{Low: c.Low, High: c.High})
 		if at(i).restored {
 			low, high := c.target()
-			last.Reads.Ranges = append(last.Reads.Ranges, batchlog.KeyRange{Low: low, High: high})
+			last.Reads.Ranges = append(last.Reads.Ranges, wire.KeyRange{Low: low, High: high})
 		}
 	}
 	var err error
@@ -378,7 +380,7 @@ const lastBytes = batchlog.MaxBatchBytes / 2
 
 // addLate adds to p the net effect of what came after a chain with mixed ops was built. That of each key is looked up in all that was added, which
 // takes long, so it works for few keys only; after more the chain is built again.
-func (f *copies) addLate(ctx context.Context, late []batchlog.KeyRange, p *batchlog.Proposal) error {
+func (f *copies) addLate(ctx context.Context, late []wire.KeyRange, p *waist.Proposal) error {
 	g := f.stage
 	if len(late) > g.e.chains.pace.late {
 		return errLateCopy
@@ -392,7 +394,7 @@ func (f *copies) addLate(ctx context.Context, late []batchlog.KeyRange, p *batch
 		err := g.sorter.Net(ctx, r.Low, r.High, func(n chainsort.Net) error {
 			p.Count++
 			if kind, ok := opKind(n.Kind); ok {
-				p.Ops = batchlog.AppendOp(p.Ops, kind, n.Key, n.Value)
+				p.Ops = wire.AppendOp(p.Ops, kind, n.Key, n.Value)
 				return lastFits(p)
 			}
 			// What was copied is gone from the source: what the key had before stays.
@@ -400,12 +402,12 @@ func (f *copies) addLate(ctx context.Context, late []batchlog.KeyRange, p *batch
 			value, err := view.Get(ctx, n.Key)
 			switch {
 			case err == nil:
-				if _, ref, err := batchlog.ParseValue(value); err == nil && ref != nil {
+				if _, ref, err := wire.ParseValue(value); err == nil && ref != nil {
 					p.Blobs++
 				}
-				p.Ops = batchlog.AppendOp(p.Ops, batchlog.OpPut, n.Key, value)
+				p.Ops = wire.AppendOp(p.Ops, batchlog.OpPut, n.Key, value)
 			case errors.Is(err, batchlog.ErrNotFound):
-				p.Ops = batchlog.AppendOp(p.Ops, batchlog.OpDelete, n.Key, nil)
+				p.Ops = wire.AppendOp(p.Ops, batchlog.OpDelete, n.Key, nil)
 			default:
 				return err
 			}
@@ -419,19 +421,19 @@ func (f *copies) addLate(ctx context.Context, late []batchlog.KeyRange, p *batch
 }
 
 // addAfter adds to p the net effect of what came after a chain was built whose ops are not mixed.
-func (f *copies) addAfter(ctx context.Context, after *chainsort.Sorter, p *batchlog.Proposal) error {
+func (f *copies) addAfter(ctx context.Context, after *chainsort.Sorter, p *waist.Proposal) error {
 	return after.Net(ctx, nil, nil, func(n chainsort.Net) error {
 		kind, ok := opKind(n.Kind)
 		if !ok {
 			return nil
 		}
-		p.Ops = batchlog.AppendOp(p.Ops, kind, n.Key, n.Value)
+		p.Ops = wire.AppendOp(p.Ops, kind, n.Key, n.Value)
 		p.Count++
 		return lastFits(p)
 	})
 }
 
-func lastFits(p *batchlog.Proposal) error {
+func lastFits(p *waist.Proposal) error {
 	if len(p.Ops) > lastBytes {
 		return errLateCopy
 	}

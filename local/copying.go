@@ -9,6 +9,8 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // copies fills a chain with copies of ranges, beside which there may be other ops.
@@ -19,7 +21,7 @@ type copies struct {
 
 // A copying is a copy in a chain.
 type copying struct {
-	batchlog.RangeCopy
+	waist.RangeCopy
 	seq uint64 // of the keys copied; of the range deletes of a move, that before
 	// sorted is how far that is caught up which is in the stage's sorter.
 	sorted caught
@@ -33,7 +35,7 @@ type caught struct {
 }
 
 // begin adds a copy and brings its keys into the sorter, as a view has them.
-func (f *copies) begin(ctx context.Context, rc batchlog.RangeCopy) error {
+func (f *copies) begin(ctx context.Context, rc waist.RangeCopy) error {
 	g := f.stage
 	g.holds.Store(min(g.holds.Load(), uint64(g.e.log.Head()+1))) // before the view, so that nothing after it is dropped
 	view, err := g.e.View(ctx, batchlog.ReadOptions{Plain: true})
@@ -74,7 +76,7 @@ func (f *copies) mixes() bool                { return true }
 func (f *copies) close() error               { return nil }
 
 // eachKey calls visit for the stored keys of a view from low on and below high.
-func eachKey(ctx context.Context, view batchlog.Snapshot, low, high []byte, visit func(key, value []byte) error) (err error) {
+func eachKey(ctx context.Context, view waist.Snapshot, low, high []byte, visit func(key, value []byte) error) (err error) {
 	cursor, err := view.Scan(ctx, low, high, false)
 	if err != nil {
 		return err
@@ -101,9 +103,9 @@ type copyFill struct {
 	*copying
 	*caught
 	into   *chainsort.Sorter
-	late   *[]batchlog.KeyRange // takes what is found, if it is late; nil: it is not
-	view   batchlog.Snapshot    // at the commit that the round goes to, or later; nil: the copy is begun
-	ticket uint64               // of the round that nobody else writes there beside; 0: of another
+	late   *[]wire.KeyRange // takes what is found, if it is late; nil: it is not
+	view   waist.Snapshot   // at the commit that the round goes to, or later; nil: the copy is begun
+	ticket uint64           // of the round that nobody else writes there beside; 0: of another
 
 	path    []byte // closed, of the space of the last key; its copy may be written
 	ops     []byte
@@ -118,16 +120,16 @@ func (f *copyFill) enter(key []byte) error {
 	if len(f.path) > 0 && bytes.HasPrefix(key, f.path) {
 		return nil
 	}
-	path, _, err := batchlog.SplitKey(key)
+	path, _, err := wire.SplitKey(key)
 	if err != nil {
 		return err
 	}
 	f.path = append(f.path[:0], path...)
-	to, _, err := batchlog.SplitKey(f.to(key))
+	to, _, err := wire.SplitKey(f.to(key))
 	if err != nil {
 		return err
 	}
-	if _, err := f.stage.e.db.SpaceAt(to); err != nil {
+	if _, err := f.stage.e.db.Inside().SpaceAt(to); err != nil {
 		return fmt.Errorf("copy of space %s: %w", batchlog.Key(path), err)
 	}
 	if f.Move && f.Tree {
@@ -151,14 +153,14 @@ func (f *copyFill) put(key, value []byte) error {
 
 // append adds a put of a stored value.
 func (f *copyFill) append(to, value []byte) error {
-	_, ref, err := batchlog.ParseValue(value)
+	_, ref, err := wire.ParseValue(value)
 	if err != nil {
 		return err
 	}
 	if ref != nil {
 		f.blobs++
 	}
-	f.ops = batchlog.AppendOp(f.ops, batchlog.OpPut, to, value)
+	f.ops = wire.AppendOp(f.ops, batchlog.OpPut, to, value)
 	f.count++
 	if len(f.ops) >= buildPiece {
 		return f.flush()
@@ -167,7 +169,7 @@ func (f *copyFill) append(to, value []byte) error {
 }
 
 func (f *copyFill) deleteRange(low, high []byte) error {
-	f.deletes = batchlog.AppendOp(f.deletes, batchlog.OpDeleteRange, low, high)
+	f.deletes = wire.AppendOp(f.deletes, batchlog.OpDeleteRange, low, high)
 	f.deleted++
 	f.note(low, high)
 	if len(f.deletes) >= buildPiece {
@@ -187,7 +189,7 @@ func (f *copyFill) flush() error {
 		if part.count == 0 {
 			continue
 		}
-		if err := g.e.roster.Permit(f.ctx, &batchlog.Proposal{Ops: part.ops, Count: part.count, Ticket: f.ticket}); err != nil {
+		if err := g.e.roster.Permit(f.ctx, &waist.Proposal{Ops: part.ops, Count: part.count, Ticket: f.ticket}); err != nil {
 			return err
 		}
 		if f.blobs > 0 && part.seq == f.seq {

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // inlineBytes is up to which size the ops of a chain are committed as those of a batch are.
 func (e *engine) inlineBytes() int { return int(min(inlineBytes, e.opts.ChainBytes/8)) }
 
 // Protect is as batchlog.Queuer says.
-func (e *engine) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (now uint64, release func(), err error) {
+func (e *engine) Protect(ctx context.Context, ticket uint64, reads *waist.Reads) (now uint64, release func(), err error) {
 	return e.lines.Protect(ctx, ticket, reads)
 }
 
@@ -28,7 +29,7 @@ func (e *engine) Get(ctx context.Context, key []byte, o batchlog.ReadOptions) ([
 }
 
 // View is as batchlog.Engine says.
-func (e *engine) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Snapshot, error) {
+func (e *engine) View(ctx context.Context, o batchlog.ReadOptions) (waist.Snapshot, error) {
 	if err := e.hold(ctx, o); err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ type parts struct{ *engine }
 func (p parts) Hold(ctx context.Context, o batchlog.ReadOptions) error { return p.hold(ctx, o) }
 
 // Snapshot returns the store as it is.
-func (p parts) Snapshot() (batchlog.Snapshot, error) {
+func (p parts) Snapshot() (waist.Snapshot, error) {
 	s, err := p.store.Snapshot()
 	if err != nil {
 		return nil, err // not a nil *store.Snapshot
@@ -76,7 +77,7 @@ func (e *engine) hold(ctx context.Context, o batchlog.ReadOptions) error {
 }
 
 // Log is as batchlog.Engine says.
-func (e *engine) Log(ctx context.Context, o batchlog.LogOptions) (batchlog.LogReader, error) {
+func (e *engine) Log(ctx context.Context, o batchlog.LogOptions) (waist.LogReader, error) {
 	if e.closed.Load() {
 		return nil, batchlog.ErrClosed
 	}

@@ -3,7 +3,7 @@ package local
 import (
 	"context"
 
-	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // A filler brings into a chain what nobody adds op by op, and keeps it up with what others write until the chain has its id.
@@ -14,10 +14,10 @@ type filler interface {
 	// beside what is built. The stage may sort again after it.
 	catchUp(ctx context.Context) error
 	// watches is what others may not write while the last round is made; nil: nothing, there is none.
-	watches() *batchlog.Reads
+	watches() *waist.Reads
 	// last is that round: the proposal with what is still missing from a stage that is built, and what it depends on. ticket is that of what protects it. An
 	// ErrConflict says that it is too much.
-	last(ctx context.Context, ticket uint64, p *batchlog.Proposal) (*batchlog.Proposal, error)
+	last(ctx context.Context, ticket uint64, p *waist.Proposal) (*waist.Proposal, error)
 	// mixes reports whether there may be other ops in the chain.
 	mixes() bool
 	// close lets go of what the filler holds.
@@ -31,10 +31,10 @@ func (plain) fill(context.Context) error {
 	panic("batchlog: bug: a chain that nothing fills is not filled")
 }
 func (plain) catchUp(context.Context) error { return nil }
-func (plain) watches() *batchlog.Reads      { return nil }
+func (plain) watches() *waist.Reads         { return nil }
 func (plain) mixes() bool                   { return true }
 func (plain) close() error                  { return nil }
 
-func (plain) last(_ context.Context, _ uint64, p *batchlog.Proposal) (*batchlog.Proposal, error) {
+func (plain) last(_ context.Context, _ uint64, p *waist.Proposal) (*waist.Proposal, error) {
 	return p, nil
 }

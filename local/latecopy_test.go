@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A copy whose source key is deleted between the sort and the commit leaves the target what it had; where that is a blob, the commit counts as one that
@@ -113,8 +114,8 @@ func TestCopyLateMuch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var s batchlog.Stretches
-		err := commit.EachStored(func(kind batchlog.OpKind, key, _ []byte) error {
+		var s wire.Stretches
+		err := commit.Inside().EachOp(func(kind batchlog.OpKind, key, _ []byte) error {
 			if s.Begin(kind, key) {
 				stretches++
 			}

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // The line that every proposal travels, of a batch as of a chain:
@@ -15,7 +17,7 @@ import (
 // can change meanwhile, who may write where and whether the token is known, is looked at behind them, right before the queue.
 
 // Commit is as batchlog.Engine says.
-func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	id, err := e.enter(ctx, p)
 	if p.Token != "" && (errors.Is(err, batchlog.ErrPermission) || errors.Is(err, batchlog.ErrNotFound)) {
 		// What was committed once is that commit, whoever may write there by now, or whatever blob has gone.
@@ -26,7 +28,7 @@ func (e *engine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID,
 	return id, err
 }
 
-func (e *engine) enter(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) enter(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if p.Task != nil {
 		return e.roster.Commit(ctx, p, e.hook)
 	}
@@ -34,7 +36,7 @@ func (e *engine) enter(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, 
 }
 
 // hook is the station of pre-commit hooks.
-func (e *engine) hook(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) hook(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if p.Chain != nil && e.hooks.TouchChain(p) || p.Chain == nil && e.hooks.Touch(p) {
 		return e.commitHooked(ctx, p)
 	}
@@ -42,7 +44,7 @@ func (e *engine) hook(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, e
 }
 
 // commitHooked runs the hooks that p sets off and commits what comes out.
-func (e *engine) commitHooked(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) commitHooked(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if p.Reads != nil {
 		return e.tryHooked(ctx, p) // all that it read is stale when it loses: it runs again as a whole
 	}
@@ -54,7 +56,7 @@ func (e *engine) commitHooked(ctx context.Context, p *batchlog.Proposal) (batchl
 	})
 }
 
-func (e *engine) tryHooked(ctx context.Context, in *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) tryHooked(ctx context.Context, in *waist.Proposal) (batchlog.ID, error) {
 	if in.Token != "" {
 		// A retry must not be refused by a hook that sees its own first try.
 		if id, found, err := e.lines.Known(ctx, in.Token); err != nil || found {
@@ -81,7 +83,7 @@ func (e *engine) tryHooked(ctx context.Context, in *batchlog.Proposal) (batchlog
 }
 
 // convert is the station where large values become blobs, and what refers to blobs is marked.
-func (e *engine) convert(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) convert(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if p.Blobs == 0 && e.blobBytes.Load() == 0 {
 		return e.queue(ctx, p)
 	}
@@ -97,7 +99,7 @@ func (e *engine) convert(ctx context.Context, p *batchlog.Proposal) (batchlog.ID
 	marked := *p
 	marked.Ops = ops
 	marked.Blobs += blobs
-	marked.Meta = batchlog.AppendBlobs(p.Meta[:len(p.Meta):len(p.Meta)])
+	marked.Meta = wire.AppendBlobs(p.Meta[:len(p.Meta):len(p.Meta)])
 	if err := e.keepBlobs(&w, marked.Ops, marked.Count); err != nil {
 		return 0, err
 	}
@@ -105,7 +107,7 @@ func (e *engine) convert(ctx context.Context, p *batchlog.Proposal) (batchlog.ID
 }
 
 // queue is the last station: what may be written there now goes to the write loop, unless its token is known.
-func (e *engine) queue(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *engine) queue(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if err := e.permit(ctx, p); err != nil {
 		return 0, err
 	}
@@ -113,7 +115,7 @@ func (e *engine) queue(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, 
 }
 
 // permit returns an ErrPermission if p, or its chain, has ops where another task alone writes.
-func (e *engine) permit(ctx context.Context, p *batchlog.Proposal) error {
+func (e *engine) permit(ctx context.Context, p *waist.Proposal) error {
 	if err := e.roster.Permit(ctx, p); err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	if e.log, err = seglog.Open(seglog.Options{
 		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
 		Settings: e.settings.log(), Begun: e.identity.Begun,
-		Passed:   e.clock.passed, Started: e.clock.start, Reserve: e.reserveLog,
+		Passed: e.clock.passed, Started: e.clock.start, Reserve: e.reserveLog,
 	}, e.store.Applied()); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

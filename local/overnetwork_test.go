@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 	"github.com/bytespace/batchlog/local"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -31,15 +32,15 @@ func (s *served) Chain(nothing, *nothing) (err error) {
 	return err
 }
 
-func (s *served) Copy(c *batchlog.RangeCopy, _ *nothing) error {
+func (s *served) Copy(c *waist.RangeCopy, _ *nothing) error {
 	return s.stage.Copy(context.Background(), *c)
 }
 
-func (s *served) Revert(r *batchlog.Revert, _ *nothing) error {
+func (s *served) Revert(r *waist.Revert, _ *nothing) error {
 	return s.stage.Revert(context.Background(), *r)
 }
 
-func (s *served) Commit(p *batchlog.Proposal, id *batchlog.ID) (err error) {
+func (s *served) Commit(p *waist.Proposal, id *batchlog.ID) (err error) {
 	*id, err = s.stage.Commit(context.Background(), p)
 	return err
 }
@@ -74,15 +75,15 @@ func (s dialedStage) Add(context.Context, []byte, int, int) error {
 	return fmt.Errorf("ops are sent: %w", batchlog.ErrUnsupported)
 }
 
-func (s dialedStage) Copy(_ context.Context, c batchlog.RangeCopy) error {
+func (s dialedStage) Copy(_ context.Context, c waist.RangeCopy) error {
 	return s.dialed.call("Copy", &c, new(nothing))
 }
 
-func (s dialedStage) Revert(_ context.Context, r batchlog.Revert) error {
+func (s dialedStage) Revert(_ context.Context, r waist.Revert) error {
 	return s.dialed.call("Revert", &r, new(nothing))
 }
 
-func (s dialedStage) Commit(_ context.Context, p *batchlog.Proposal) (id batchlog.ID, err error) {
+func (s dialedStage) Commit(_ context.Context, p *waist.Proposal) (id batchlog.ID, err error) {
 	err = s.dialed.call("Commit", p, &id)
 	return id, err
 }
@@ -161,7 +162,7 @@ func TestCopiesOverNetwork(t *testing.T) {
 		if _, err := db.Write(t.Context(), &b); err != nil {
 			t.Fatal(err)
 		}
-		bytes = overNetwork(t, db.Engine(), func(front *batchlog.DB) error {
+		bytes = overNetwork(t, db.Inside().Engine(), func(front *batchlog.DB) error {
 			return work(front, front.Space("dst"), front.Space("src"))
 		})
 		left := map[string]int{} // times that all keys are there

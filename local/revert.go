@@ -11,6 +11,8 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A revert puts the inverses of all commits since into the chain, from the newest to the oldest, so that of each key the oldest wins: the value that the key had
@@ -18,13 +20,13 @@ import (
 // others commit. Keys that they write meanwhile get the value that the chain knows of, or, if it is not about them, that which they had when the revert began, as they had not changed
 // until then. The last of these are looked up while nobody else writes there.
 type reverting struct {
-	batchlog.Revert
+	waist.Revert
 	stage *stage
 
-	view     batchlog.Snapshot // when it began; nil: it has not
-	followed batchlog.ID       // the commit up to which the log was looked through for keys of others
-	fresh    map[string]bool   // keys of others that are yet to be looked up
-	late     lateOps           // what becomes of those that were
+	view     waist.Snapshot  // when it began; nil: it has not
+	followed batchlog.ID     // the commit up to which the log was looked through for keys of others
+	fresh    map[string]bool // keys of others that are yet to be looked up
+	late     lateOps         // what becomes of those that were
 	lateKeys map[string]bool
 }
 
@@ -73,7 +75,7 @@ func (r *reverting) fill(ctx context.Context) error {
 		if err := g.usable(ctx); err != nil {
 			return err
 		}
-		return batchlog.EachOp(ops, count, f.add)
+		return wire.EachOp(ops, count, f.add)
 	})
 	if err == nil {
 		err = f.flush()
@@ -131,7 +133,7 @@ func (f *revertFill) add(kind batchlog.OpKind, key, value []byte) error {
 		return nil
 	}
 	if len(f.path) == 0 || !bytes.HasPrefix(key, f.path) {
-		path, _, err := batchlog.SplitKey(key)
+		path, _, err := wire.SplitKey(key)
 		if err != nil {
 			return err
 		}
@@ -141,7 +143,7 @@ func (f *revertFill) add(kind batchlog.OpKind, key, value []byte) error {
 		return nil
 	}
 	if kind == batchlog.OpPut {
-		_, ref, err := batchlog.ParseValue(value)
+		_, ref, err := wire.ParseValue(value)
 		if err != nil {
 			return err
 		}
@@ -149,7 +151,7 @@ func (f *revertFill) add(kind batchlog.OpKind, key, value []byte) error {
 			f.blobs++
 		}
 	}
-	f.ops = batchlog.AppendOp(f.ops, kind, key, value)
+	f.ops = wire.AppendOp(f.ops, kind, key, value)
 	if f.count++; len(f.ops) >= buildPiece {
 		return f.flush()
 	}
@@ -199,12 +201,12 @@ func (r *reverting) catchUp(ctx context.Context) error {
 }
 
 // watches is as filler says.
-func (r *reverting) watches() *batchlog.Reads {
-	return &batchlog.Reads{Ranges: []batchlog.KeyRange{{Low: r.Low, High: r.High}}}
+func (r *reverting) watches() *waist.Reads {
+	return &waist.Reads{Ranges: []wire.KeyRange{{Low: r.Low, High: r.High}}}
 }
 
 // last is as filler says.
-func (r *reverting) last(ctx context.Context, ticket uint64, p *batchlog.Proposal) (*batchlog.Proposal, error) {
+func (r *reverting) last(ctx context.Context, ticket uint64, p *waist.Proposal) (*waist.Proposal, error) {
 	if err := r.followOthers(ctx); err != nil {
 		return nil, err
 	}
@@ -217,7 +219,7 @@ func (r *reverting) last(ctx context.Context, ticket uint64, p *batchlog.Proposa
 	}
 	reads := r.watches() // should the protection be over by now
 	reads.Base = r.followed
-	return &batchlog.Proposal{
+	return &waist.Proposal{
 		Token: p.Token, Meta: p.Meta, Ticket: ticket, Ops: append(slices.Clip(r.late.ops), p.Ops...), Count: r.late.count + p.Count, Blobs: r.late.blobs + p.Blobs, Reads: reads,
 	}, nil
 }
@@ -340,7 +342,7 @@ func (r *reverting) eachNet(ctx context.Context, keys []string, take func(n chai
 
 // restore gives a key back what it had when the revert began.
 func (r *reverting) restore(ctx context.Context, key []byte, add func(kind batchlog.OpKind, key, value []byte) error) error {
-	path, _, err := batchlog.SplitKey(key)
+	path, _, err := wire.SplitKey(key)
 	if err != nil {
 		return err
 	}
@@ -360,7 +362,7 @@ func (r *reverting) restore(ctx context.Context, key []byte, add func(kind batch
 // add adds an op.
 func (l *lateOps) add(kind batchlog.OpKind, key, value []byte) error {
 	if kind == batchlog.OpPut {
-		_, ref, err := batchlog.ParseValue(value)
+		_, ref, err := wire.ParseValue(value)
 		if err != nil {
 			return err
 		}
@@ -369,6 +371,6 @@ func (l *lateOps) add(kind batchlog.OpKind, key, value []byte) error {
 		}
 	}
 	l.count++
-	l.ops = batchlog.AppendOp(l.ops, kind, key, value)
+	l.ops = wire.AppendOp(l.ops, kind, key, value)
 	return nil
 }

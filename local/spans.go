@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"slices"
 
-	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // spans are the keys that the ops of a chain touch, by spaces: see batchlog.ChainRef.
@@ -15,7 +15,7 @@ type spans struct {
 }
 
 type span struct {
-	batchlog.KeyRange
+	wire.KeyRange
 	path []byte // closed
 }
 
@@ -29,7 +29,7 @@ func (s *spans) touch(low, high []byte) error {
 		s.list[s.last].widen(low, high)
 		return nil
 	}
-	path, _, err := batchlog.SplitKey(low)
+	path, _, err := wire.SplitKey(low)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *spans) touch(low, high []byte) error {
 	added.Low = bytes.Clone(low)
 	added.widen(low, high)
 	s.list = slices.Insert(s.list, at, added)
-	if len(s.list) > batchlog.ChainSpansMax {
+	if len(s.list) > wire.ChainSpansMax {
 		s.list, s.last, s.coarse = []span{{KeyRange: s.around()}}, 0, true
 	}
 	return nil
@@ -75,21 +75,21 @@ func (s *spans) overlaps(low, high []byte) bool {
 const spansBytes = 64 << 10
 
 // ranges is the spans as the log holds them.
-func (s *spans) ranges() (ranges []batchlog.KeyRange, coarse bool) {
+func (s *spans) ranges() (ranges []wire.KeyRange, coarse bool) {
 	size := 0
 	for i := range s.list {
 		ranges = append(ranges, s.list[i].KeyRange)
 		size += len(s.list[i].Low) + len(s.list[i].High)
 	}
 	if size > spansBytes && len(ranges) > 1 {
-		return []batchlog.KeyRange{s.around()}, true
+		return []wire.KeyRange{s.around()}, true
 	}
 	return ranges, s.coarse
 }
 
 // around is one range around all.
-func (s *spans) around() batchlog.KeyRange {
-	all := span{KeyRange: batchlog.KeyRange{Low: bytes.Clone(s.list[0].Low), High: bytes.Clone(s.list[0].High)}}
+func (s *spans) around() wire.KeyRange {
+	all := span{KeyRange: wire.KeyRange{Low: bytes.Clone(s.list[0].Low), High: bytes.Clone(s.list[0].High)}}
 	for _, one := range s.list[1:] {
 		all.widen(one.Low, one.High)
 	}

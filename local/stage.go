@@ -12,6 +12,8 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
 	"github.com/bytespace/batchlog/internal/disk"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // inlineBytes is up to which size the ops of a chain are committed as those of a batch are.
@@ -63,7 +65,7 @@ type stage struct {
 	filler     filler
 	built      *built // of a stage that is built
 	builds     int
-	lost       *batchlog.Reads // what the last try to commit it had read, with hooks, when it lost to others; nil: it has not
+	lost       *waist.Reads // what the last try to commit it had read, with hooks, when it lost to others; nil: it has not
 
 	report     func(batchlog.ChainProgress)
 	lastReport time.Time
@@ -131,7 +133,7 @@ func (g *stage) Add(ctx context.Context, ops []byte, count, blobs int) error {
 	if !g.filler.mixes() {
 		return errFilledAlone
 	}
-	if err := g.e.roster.Permit(ctx, &batchlog.Proposal{Ops: ops, Count: count}); err != nil {
+	if err := g.e.roster.Permit(ctx, &waist.Proposal{Ops: ops, Count: count}); err != nil {
 		return err
 	}
 	ops, more, err := g.e.convertValues(ctx, &g.writer, ops, count)
@@ -144,7 +146,7 @@ func (g *stage) Add(ctx context.Context, ops []byte, count, blobs int) error {
 			return err
 		}
 	}
-	err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+	err = wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 		if kind == batchlog.OpDeleteRange {
 			return g.own.touch(key, value)
 		}
@@ -211,7 +213,7 @@ func (g *stage) makeSorter() error {
 }
 
 // Copy is as batchlog.Stage says.
-func (g *stage) Copy(ctx context.Context, rc batchlog.RangeCopy) error {
+func (g *stage) Copy(ctx context.Context, rc waist.RangeCopy) error {
 	if err := g.usable(ctx); err != nil {
 		return err
 	}
@@ -239,7 +241,7 @@ func (g *stage) Copy(ctx context.Context, rc batchlog.RangeCopy) error {
 }
 
 // Revert is as batchlog.Stage says.
-func (g *stage) Revert(ctx context.Context, r batchlog.Revert) error {
+func (g *stage) Revert(ctx context.Context, r waist.Revert) error {
 	if err := g.usable(ctx); err != nil {
 		return err
 	}

@@ -6,13 +6,14 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // commitTries is how often a chain that loses to other commits, by what hooks or copies have read, is tried.
 const commitTries = 16
 
 // Commit is as batchlog.Stage says.
-func (g *stage) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (g *stage) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if err := g.usable(ctx); err != nil {
 		return 0, err
 	}
@@ -47,7 +48,7 @@ func (g *stage) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, 
 }
 
 // tryCommit brings the chain up to the head of the log and commits it. An ErrConflict may be tried again.
-func (g *stage) tryCommit(ctx context.Context, p *batchlog.Proposal) (id batchlog.ID, err error) {
+func (g *stage) tryCommit(ctx context.Context, p *waist.Proposal) (id batchlog.ID, err error) {
 	defer func() {
 		if errors.Is(err, errLate) {
 			g.to(unfilled)
@@ -75,7 +76,7 @@ func (g *stage) tryCommit(ctx context.Context, p *batchlog.Proposal) (id batchlo
 }
 
 // protect has others not write to what is watched, and to what hooks had read when the chain lost the last time, until release is called.
-func (g *stage) protect(ctx context.Context, watched *batchlog.Reads) (ticket uint64, release func(), err error) {
+func (g *stage) protect(ctx context.Context, watched *waist.Reads) (ticket uint64, release func(), err error) {
 	if g.lost != nil {
 		watched.Keys = append(watched.Keys, g.lost.Keys...)
 		watched.Ranges = append(watched.Ranges, g.lost.Ranges...)
@@ -116,7 +117,7 @@ func (g *stage) ready(ctx context.Context) error {
 }
 
 // commitSmall commits a chain that fits into a batch as one.
-func (g *stage) commitSmall(ctx context.Context, p *batchlog.Proposal, ops []byte, count int) (batchlog.ID, error) {
+func (g *stage) commitSmall(ctx context.Context, p *waist.Proposal, ops []byte, count int) (batchlog.ID, error) {
 	whole := *p
 	whole.Ops = append(ops[:len(ops):len(ops)], p.Ops...)
 	whole.Count += count
@@ -129,7 +130,7 @@ func (g *stage) commitSmall(ctx context.Context, p *batchlog.Proposal, ops []byt
 }
 
 // propose commits what is built, with the ops of p behind it.
-func (g *stage) propose(ctx context.Context, p *batchlog.Proposal) (id batchlog.ID, err error) {
+func (g *stage) propose(ctx context.Context, p *waist.Proposal) (id batchlog.ID, err error) {
 	b := g.built
 	if b.inMemory() {
 		return g.commitSmall(ctx, p, b.small, b.smallCount)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // What could be added in part only is not committed as if it were all, whoever forgets that adding it has failed.
@@ -53,7 +55,7 @@ func newStageParts(t *testing.T, failing int) *stageParts {
 
 func (p *stageParts) fill(s *batchlog.Space, n int) (ops []byte) {
 	for i := range n {
-		ops = batchlog.AppendOp(ops, batchlog.OpPut, append(s.Stored(), batchlog.K(i)...), make([]byte, 200))
+		ops = wire.AppendOp(ops, batchlog.OpPut, append(s.Stored(), batchlog.K(i)...), make([]byte, 200))
 	}
 	return ops
 }
@@ -87,14 +89,14 @@ func (p *stageParts) refused(g *stage) {
 	}
 	p.parts++
 	before := head(p.t, p.db)
-	if id, err := g.Commit(p.t.Context(), &batchlog.Proposal{}); err == nil || head(p.t, p.db) != before {
+	if id, err := g.Commit(p.t.Context(), &waist.Proposal{}); err == nil || head(p.t, p.db) != before {
 		p.t.Errorf("with a part in it: commit %d, %v", id, err)
 	}
 }
 
 func (p *stageParts) commit(g *stage, keys int) {
 	p.t.Helper()
-	if _, err := g.Commit(p.t.Context(), &batchlog.Proposal{}); err != nil {
+	if _, err := g.Commit(p.t.Context(), &waist.Proposal{}); err != nil {
 		p.t.Fatal(err)
 	}
 	if n := len(scanAll(p.t, p.added)); n != keys {
@@ -114,9 +116,9 @@ func (p *stageParts) add() {
 	p.commit(g, partOps)
 }
 
-func (p *stageParts) rangeCopy() batchlog.RangeCopy {
+func (p *stageParts) rangeCopy() waist.RangeCopy {
 	low := p.added.Stored()
-	return batchlog.RangeCopy{Low: low, High: behindOwn(low), From: low, To: p.db.Space("copied").Stored()}
+	return waist.RangeCopy{Low: low, High: behindOwn(low), From: low, To: p.db.Space("copied").Stored()}
 }
 
 // copy is not mended.
@@ -135,7 +137,7 @@ func (p *stageParts) revert() {
 	p.t.Helper()
 	ctx := p.t.Context()
 	low := openPath(p.added.Stored(), false)
-	r := batchlog.Revert{To: head(p.t, p.db) - 1, Low: low, High: append(low[:len(low):len(low)], 0xff)}
+	r := waist.Revert{To: head(p.t, p.db) - 1, Low: low, High: append(low[:len(low):len(low)], 0xff)}
 	g := p.begin()
 	p.fails(func() error { return g.Revert(ctx, r) })
 	if err := g.Add(ctx, p.ops, partOps, 0); !errors.Is(err, batchlog.ErrUnsupported) {

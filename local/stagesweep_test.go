@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
@@ -385,7 +386,7 @@ func (s *stageStory) stored() (map[string]string, error) {
 			}
 			value := e.Value
 			if e.Blob != nil {
-				value = batchlog.AppendBlobRef(nil, *e.Blob)
+				value = wire.AppendBlobRef(nil, wire.BlobRef(*e.Blob))
 			}
 			m[string(sp.Stored())+string(e.Key)] = string(value)
 		}

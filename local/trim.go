@@ -201,7 +201,7 @@ func (e *engine) readOnly() bool { return e.log.Failed() != nil }
 // highest id there may be.
 func (e *engine) held(ctx context.Context) (batchlog.ID, error) {
 	first := batchlog.ID(math.MaxUint64)
-	for entry, err := range e.db.System().Space("holds").Scan(ctx, batchlog.Range{}) {
+	for entry, err := range e.db.Inside().System().Space("holds").Scan(ctx, batchlog.Range{}) {
 		if err != nil {
 			return 0, err
 		}

@@ -6,10 +6,11 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Inverse is as batchlog.Undoer says.
-func (e *engine) Inverse(ctx context.Context, id batchlog.ID) (batchlog.OpReader, error) {
+func (e *engine) Inverse(ctx context.Context, id batchlog.ID) (wire.OpReader, error) {
 	if e.closed.Load() {
 		return nil, batchlog.ErrClosed
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -23,7 +24,7 @@ func states(t *testing.T, db *DB) []map[string]string {
 			t.Fatal(err)
 		}
 		m := maps.Clone(all[len(all)-1])
-		err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		err := c.Inside().EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 			switch kind {
 			case batchlog.OpPut:
 				m[string(key)] = string(value)
@@ -61,7 +62,7 @@ func mustInvert(t *testing.T, db *DB, id batchlog.ID, before, after map[string]s
 			t.Fatal(err)
 		}
 		n += count
-		err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+		err = wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 			old, had := before[string(key)]
 			if (kind == batchlog.OpPut) != had || old != string(value) {
 				t.Errorf("commit %d: %s %x, which was %q, %t", id, kind, key, old, had)

@@ -13,6 +13,8 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/blob"
 	"github.com/bytespace/batchlog/internal/store"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // VerifyOptions say what is verified.
@@ -155,13 +157,13 @@ func (e *engine) holdAll(ctx context.Context) (release func(), err error) {
 // A fold applies the log to a scratch store and compares.
 type fold struct {
 	engine   *engine
-	view     batchlog.Snapshot
+	view     waist.Snapshot
 	report   *Report
 	progress func(Progress)
 	compare  bool
 
 	scratch *store.Store
-	deleted []batchlog.KeyRange       // by range deletes of the log
+	deleted []wire.KeyRange           // by range deletes of the log
 	ctx     context.Context           //nolint:containedctx // of one call
 	chains  map[batchlog.ID]bool      // that were too large to be applied at once
 	blobs   map[blob.Hash]batchlog.ID // that were checked; the newest commit that refers to each, as the store knows it
@@ -268,7 +270,7 @@ func (f *fold) apply(ctx context.Context) (whole bool, err error) {
 }
 
 // applyScratch applies those of records that the scratch store does not have yet.
-func (f *fold) applyScratch(records []batchlog.Record) error {
+func (f *fold) applyScratch(records []wire.Record) error {
 	if !f.compare || len(records) == 0 {
 		return nil
 	}
@@ -291,7 +293,7 @@ func hashOf(value []byte) []byte {
 
 // take checks one commit and turns it into what the scratch store holds of it. Deletes become values there, as what the log has
 // deleted must not be in the store even if it was put before the log begins.
-func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
+func (f *fold) take(ctx context.Context, rec *wire.Record) error {
 	r := f.report
 	r.Commits++
 	r.Ops += int64(rec.Count)
@@ -315,16 +317,16 @@ func (f *fold) take(ctx context.Context, rec *batchlog.Record) error {
 			if err := f.checkBlob(rec.ID, key, value); err != nil {
 				return err
 			}
-			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, append([]byte{scratchPut}, hashOf(value)...))
+			ops = wire.AppendOp(ops, batchlog.OpPut, key, append([]byte{scratchPut}, hashOf(value)...))
 		case batchlog.OpDelete:
 			if r.Complete {
-				ops = batchlog.AppendOp(ops, batchlog.OpDelete, key, nil)
+				ops = wire.AppendOp(ops, batchlog.OpDelete, key, nil)
 			} else {
-				ops = batchlog.AppendOp(ops, batchlog.OpPut, key, []byte{scratchDeleted})
+				ops = wire.AppendOp(ops, batchlog.OpPut, key, []byte{scratchDeleted})
 			}
 		case batchlog.OpDeleteRange:
-			ops = batchlog.AppendOp(ops, batchlog.OpDeleteRange, key, value)
-			f.deleted = append(f.deleted, batchlog.KeyRange{Low: bytes.Clone(key), High: bytes.Clone(value)})
+			ops = wire.AppendOp(ops, batchlog.OpDeleteRange, key, value)
+			f.deleted = append(f.deleted, wire.KeyRange{Low: bytes.Clone(key), High: bytes.Clone(value)})
 		}
 		count++
 		if rec.Chain == nil || len(ops) < scratchPiece {
@@ -365,7 +367,7 @@ func (f *fold) load(ops []byte, count int) error {
 
 // checkBlob makes sure that the blob which a put refers to, if it does, is there and has the content that its hash says.
 func (f *fold) checkBlob(id batchlog.ID, key, value []byte) error {
-	_, ref, err := batchlog.ParseValue(value)
+	_, ref, err := wire.ParseValue(value)
 	if ref == nil || err != nil {
 		return err
 	}
@@ -374,7 +376,7 @@ func (f *fold) checkBlob(id batchlog.ID, key, value []byte) error {
 		return nil
 	}
 	p := Problem{ID: id}
-	if path, own, err := batchlog.SplitKey(key); err == nil {
+	if path, own, err := wire.SplitKey(key); err == nil {
 		p.Space, p.Key = batchlog.Key(path).String(), batchlog.Key(own).String()
 	}
 	if !checked {

@@ -9,6 +9,8 @@ import (
 	"io"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // compareKeys walks over store and scratch store side by side.
@@ -142,7 +144,7 @@ func (f *fold) compareNext(have, want *side) error {
 
 func (f *fold) wrong(what string, stored []byte) {
 	p := Problem{What: what, Space: "?", Key: hex.EncodeToString(stored)}
-	if path, key, err := batchlog.SplitKey(stored); err == nil {
+	if path, key, err := wire.SplitKey(stored); err == nil {
 		p.Space, p.Key = batchlog.Key(path).String(), batchlog.Key(key).String()
 	}
 	f.report.add(p)
@@ -159,13 +161,13 @@ func (f *fold) wasDeleted(key []byte) bool {
 
 // A side is a cursor with the entry that it stands on.
 type side struct {
-	cursor     batchlog.Cursor
+	cursor     waist.Cursor
 	key, value []byte
 	ok         bool
 }
 
 // newSide is a side that stands on the first key from low on. After an error of the first one it has to be closed as well, if there is one.
-func newSide(ctx context.Context, s batchlog.Snapshot, low []byte) (*side, error) {
+func newSide(ctx context.Context, s waist.Snapshot, low []byte) (*side, error) {
 	c, err := s.Scan(ctx, low, []byte{0xff}, false)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/store"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // compareInverses compares the inverses that the store has with those that the scratch store has made, which are those of hashes. Of a large chain, which is not
@@ -109,7 +110,7 @@ func inverseOps(ctx context.Context, s *store.Store, row batchlog.IDRange) iter.
 	return func(yield func(inverseOp, error) bool) {
 		enough := errors.New("enough")
 		err := s.EachInverse(ctx, row.First-1, row.Last, func(id batchlog.ID, ops []byte, count int) error {
-			return batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+			return wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 				if !yield(inverseOp{id, kind, key, value}, nil) {
 					return enough
 				}

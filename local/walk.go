@@ -6,17 +6,17 @@ import (
 	"errors"
 	"io"
 
-	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // A walk looks up keys in a view that come in ascending order. Where they are close to each other that costs a step, not a search. It is not safe for concurrent use.
 type walk struct {
-	view batchlog.Snapshot
+	view waist.Snapshot
 	high []byte // above all keys that are looked up
 
-	cursor     batchlog.Cursor // nil: none yet
-	key, value []byte          // where it stands, valid until it moves
-	ended      bool            // it is behind the last key
+	cursor     waist.Cursor // nil: none yet
+	key, value []byte       // where it stands, valid until it moves
+	ended      bool         // it is behind the last key
 }
 
 // walkNear is how many steps are tried before a search.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/bytespace/batchlog/task"
 )
 
@@ -17,17 +19,17 @@ type countingEngine struct {
 	bytes atomic.Int64
 }
 
-func (e *countingEngine) Log(ctx context.Context, o batchlog.LogOptions) (batchlog.LogReader, error) {
+func (e *countingEngine) Log(ctx context.Context, o batchlog.LogOptions) (waist.LogReader, error) {
 	r, err := e.Engine.Log(ctx, o)
 	return countingReader{r, e}, err
 }
 
 type countingReader struct {
-	batchlog.LogReader
+	waist.LogReader
 	engine *countingEngine
 }
 
-func (r countingReader) Next(ctx context.Context) ([]batchlog.Record, batchlog.ID, error) {
+func (r countingReader) Next(ctx context.Context) ([]wire.Record, batchlog.ID, error) {
 	records, scanned, err := r.LogReader.Next(ctx)
 	for i := range records {
 		r.engine.bytes.Add(int64(records[i].Size()))
@@ -43,7 +45,7 @@ func TestReadsAheadBytes(t *testing.T) {
 	for i := range commits {
 		put(t, source, i, string(make([]byte, size)))
 	}
-	e := &countingEngine{Engine: db.Engine()}
+	e := &countingEngine{Engine: db.Inside().Engine()}
 	ctx, cancel := context.WithCancel(t.Context())
 	began, handled := make(chan struct{}), 0
 	done := make(chan error, 1)

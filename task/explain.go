@@ -24,7 +24,7 @@ type Wait struct {
 // Explain says what a read in s, or in the spaces within, would wait for now: the tasks that derive what is there, and before each those that
 // feed it. None: no task derives anything there, a read waits for nothing but the store.
 func Explain(ctx context.Context, db *batchlog.DB, s *batchlog.Space) ([]Wait, error) {
-	if err := db.Owns(s); err != nil {
+	if err := db.Inside().Owns(s); err != nil {
 		return nil, err
 	}
 	q, err := newQuery(ctx, db)

@@ -146,7 +146,7 @@ func change(ctx context.Context, db *batchlog.DB, name string, f func(tx *batchl
 		if err != nil {
 			return err
 		}
-		tx.SetTask(admin(name))
+		tx.Inside().Move(admin(name))
 		return f(tx, l)
 	})
 	return err
@@ -173,7 +173,7 @@ func sourcesOf(db *batchlog.DB, c *taskstate.Config) ([]*batchlog.Space, error) 
 func spacesAt(db *batchlog.DB, paths [][]byte) ([]*batchlog.Space, error) {
 	var list []*batchlog.Space
 	for _, path := range paths {
-		s, err := db.SpaceAt(path)
+		s, err := db.Inside().SpaceAt(path)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/taskstate"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 const (
@@ -108,7 +109,7 @@ func workerName() string {
 }
 
 // admin is the move of a commit that changes the task.
-func admin(name string) batchlog.TaskMove { return batchlog.TaskMove{Task: name, Admin: true} }
+func admin(name string) wire.TaskMove { return wire.TaskMove{Task: name, Admin: true} }
 
 // asWorker makes tx a commit that only this worker may make, as long as it is one, and that leaves the cursor where it is.
 func (r *runner) asWorker(tx *batchlog.Tx) error {
@@ -117,7 +118,7 @@ func (r *runner) asWorker(tx *batchlog.Tx) error {
 	} else if err != nil {
 		return err
 	}
-	tx.SetTask(batchlog.TaskMove{Task: r.t.Name, Fence: r.fence})
+	tx.Inside().Move(wire.TaskMove{Task: r.t.Name, Fence: r.fence})
 	return nil
 }
 
@@ -146,7 +147,7 @@ func (r *runner) register(ctx context.Context) error {
 		if err := checkShape(tx, r.db, r.t.Name, &c); err != nil {
 			return err
 		}
-		tx.SetTask(admin(r.t.Name))
+		tx.Inside().Move(admin(r.t.Name))
 		taskstate.Save(tx, taskstate.All(r.db), batchlog.K(r.t.Name), c)
 		if known {
 			return nil
@@ -164,7 +165,7 @@ func (r *runner) stored(spaces []*batchlog.Space) ([][]byte, error) {
 		if s == nil {
 			return nil, errors.New("nil space")
 		}
-		if err := r.db.Owns(s); err != nil {
+		if err := r.db.Inside().Owns(s); err != nil {
 			return nil, err
 		}
 		paths = append(paths, s.Stored())
@@ -222,7 +223,7 @@ func (r *runner) join(ctx context.Context) error {
 		r.fence = fences.Last + 1
 		now := time.Now().UTC()
 		r.me = taskstate.Worker{Name: workerName(), Session: status.Session, Since: now, Seen: now}
-		tx.SetTask(admin(r.t.Name))
+		tx.Inside().Move(admin(r.t.Name))
 		taskstate.Save(tx, r.at.State, taskstate.KeyFences, taskstate.Fences{Last: r.fence})
 		taskstate.Save(tx, r.at.Workers, batchlog.K(r.fence), r.me)
 		if look.Trouble != nil && look.Trouble.Stopped {
@@ -241,7 +242,7 @@ func (r *runner) leave() {
 		if _, err := tx.Get(r.at.Workers, batchlog.K(r.fence)); err != nil {
 			return err
 		}
-		tx.SetTask(admin(r.t.Name))
+		tx.Inside().Move(admin(r.t.Name))
 		tx.Delete(r.at.Workers, batchlog.K(r.fence))
 		return nil
 	})

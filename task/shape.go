@@ -126,7 +126,7 @@ func decoded(k batchlog.Key) any {
 
 // spaceText is a stored path for people.
 func spaceText(db *batchlog.DB, path []byte) string {
-	s, err := db.SpaceAt(path)
+	s, err := db.Inside().SpaceAt(path)
 	if err != nil {
 		return fmt.Sprintf("%x", path)
 	}

@@ -185,7 +185,7 @@ func TestLetGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := false
-	for c, err := range db.Tail(t.Context(), batchlog.TailOptions{From: batchlog.At(501), Until: 510, Spaces: []*batchlog.Space{db.System()}}) {
+	for c, err := range db.Tail(t.Context(), batchlog.TailOptions{From: batchlog.At(501), Until: 510, Spaces: []*batchlog.Space{db.Inside().System()}}) {
 		if err != nil {
 			t.Fatal(err)
 		}

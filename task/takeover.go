@@ -89,7 +89,7 @@ func (r *runner) declareDead(ctx context.Context, fence uint64) error {
 		} else if err != nil {
 			return err
 		}
-		tx.SetTask(admin(r.t.Name))
+		tx.Inside().Move(admin(r.t.Name))
 		tx.Delete(r.at.Workers, batchlog.K(fence))
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/taskstate"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // turnWait is how long a window that is computed waits, with its transaction open, for the one before it. After that it lets go of the
@@ -157,7 +158,7 @@ func (r *runner) mayWork(tx *batchlog.Tx) (taskstate.Control, error) {
 
 // moveTo makes the end of w the cursor.
 func (r *runner) moveTo(tx *batchlog.Tx, w *window, c taskstate.Control, began time.Time) error {
-	tx.SetTask(batchlog.TaskMove{Task: r.t.Name, Fence: r.fence, From: w.first - 1, To: w.last})
+	tx.Inside().Move(wire.TaskMove{Task: r.t.Name, Fence: r.fence, From: w.first - 1, To: w.last})
 	taskstate.Save(tx, r.at.State, taskstate.KeyCursor, taskstate.Cursor{ID: w.last, Time: time.Now().UTC(), Rate: r.rate.with(w, began)})
 	if claim := r.claimOf(w); claim != 0 {
 		tx.Delete(r.at.Claims, batchlog.K(uint64(claim)))

@@ -72,7 +72,7 @@ func (c *cascade) follow(ctx context.Context, head batchlog.ID) error {
 
 // touched reports whether a commit has an op on one of the keys.
 func (c *cascade) touched(commit *batchlog.Commit) (bool, error) {
-	err := commit.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+	err := commit.Inside().EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 		if kind != batchlog.OpDeleteRange {
 			if _, ok := c.olds[string(key)]; ok {
 				return errEnough
@@ -150,10 +150,10 @@ func (t *taking) cascade(ctx context.Context, o Options) (batchlog.ID, error) {
 			return err
 		}
 		for _, key := range c.keys() {
-			if _, err := tx.Stored(key); err != nil && !errors.Is(err, batchlog.ErrNotFound) { // nobody has written it since
+			if _, err := tx.Inside().Get(key); err != nil && !errors.Is(err, batchlog.ErrNotFound) { // nobody has written it since
 				return err
 			}
-			putBack(tx, change{key: key, old: c.olds[string(key)]})
+			putBack(tx.Inside(), change{key: key, old: c.olds[string(key)]})
 		}
 		setLabels(tx, o.Token, o.labels(LabelUndo, idsText(c.newestFirst())))
 		return nil

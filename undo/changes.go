@@ -11,7 +11,7 @@ import (
 // eachChange visits what a commit has changed, in the order of keys: what it has overwritten and what it has left, side by side. wanted, if it is not nil,
 // says of which keys. What visit is given is valid until it returns. Memory is bounded, but for what the commit takes that is no chain, and its largest entry.
 func eachChange(ctx context.Context, db *batchlog.DB, c *batchlog.Commit, wanted func(key []byte) bool, visit func(c *change) error) (err error) {
-	ops, err := openOps(ctx, c.Record())
+	ops, err := openOps(ctx, c.Inside().Record())
 	var limit *batchlog.LimitError
 	if errors.As(err, &limit) {
 		return eachPiece(ctx, db, c, wanted, visit)

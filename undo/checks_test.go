@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/bytespace/batchlog/undo"
 )
 
@@ -28,7 +29,7 @@ func valueText(v undo.Value) string {
 	case !v.Exists:
 		return "none"
 	case v.Blob != nil:
-		return string(batchlog.AppendBlobRef(nil, *v.Blob))
+		return string(wire.AppendBlobRef(nil, wire.BlobRef(*v.Blob)))
 	default:
 		return "=" + string(v.Bytes)
 	}
@@ -39,7 +40,7 @@ func stateText(state map[string]string, key string) string {
 	if !ok {
 		return "none"
 	}
-	if _, ref, err := batchlog.ParseValue([]byte(v)); err == nil && ref != nil {
+	if _, ref, err := wire.ParseValue([]byte(v)); err == nil && ref != nil {
 		return v
 	}
 	return "=" + v

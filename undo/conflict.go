@@ -68,7 +68,7 @@ func (t *taking) conflicts(ctx context.Context, base batchlog.ID, changes []chan
 	}
 	var all []Conflict
 	for i, c := range changes {
-		s, key, err := t.db.SplitStored(c.key)
+		s, key, err := t.db.Inside().Split(c.key)
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +89,7 @@ func (t *taking) writers(ctx context.Context, base batchlog.ID, changes []change
 		if err != nil {
 			return nil, err
 		}
-		err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		err := c.Inside().EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 			if kind != batchlog.OpDeleteRange {
 				if i, ok := keys.find(key); ok {
 					ids[i] = c.ID

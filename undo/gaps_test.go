@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 	"github.com/bytespace/batchlog/local"
 	"github.com/bytespace/batchlog/undo"
 )
@@ -121,7 +122,7 @@ type interposed struct {
 	before func()
 }
 
-func (e *interposed) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *interposed) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	if f := e.before; f != nil {
 		e.before = nil
 		f()
@@ -135,7 +136,7 @@ func TestStackLastMoment(t *testing.T) {
 	s := db.Root()
 	put(t, s, "k", "a")
 	putAs(t, db, s, "ada", "k", "b")
-	e := &interposed{Engine: db.Engine(), Undoer: db.Engine().(batchlog.Undoer), Chainer: db.Engine().(batchlog.Chainer)}
+	e := &interposed{Engine: db.Inside().Engine(), Undoer: db.Inside().Engine().(batchlog.Undoer), Chainer: db.Inside().Engine().(batchlog.Chainer)}
 	e.before = func() {
 		if _, err := undo.Stack(db.DB, "actor", "ada").Undo(t.Context()); err != nil {
 			t.Error(err)
@@ -169,7 +170,7 @@ func TestCascadeLastMoment(t *testing.T) {
 	put(t, s, "k", "a")
 	id := put(t, s, "k", "b")
 	put(t, s, "other", "x")
-	e := &interposed{Engine: db.Engine(), Undoer: db.Engine().(batchlog.Undoer), Chainer: db.Engine().(batchlog.Chainer)}
+	e := &interposed{Engine: db.Inside().Engine(), Undoer: db.Inside().Engine().(batchlog.Undoer), Chainer: db.Inside().Engine().(batchlog.Chainer)}
 	e.before = func() { put(t, s, "k", "c") }
 	done, err := undo.Undo(t.Context(), batchlog.New(e), id, undo.Options{Cascade: true})
 	if err != nil || commit(t, db, done).Labels[undo.LabelUndo] != "4,2" {

@@ -26,7 +26,7 @@ type Version struct {
 // when the iteration is broken off. Values of up to 16 MiB, or two, are in memory at once.
 func History(ctx context.Context, db *batchlog.DB, s *batchlog.Space, key batchlog.Key) iter.Seq2[*Version, error] {
 	return func(yield func(*Version, error) bool) {
-		if err := db.Owns(s); err != nil {
+		if err := db.Inside().Owns(s); err != nil {
 			yield(nil, fmt.Errorf("history: %w", err))
 			return
 		}
@@ -121,7 +121,7 @@ func (h *history) read(from batchlog.Position, until batchlog.ID, versions *[]*V
 		}
 		var value []byte
 		wrote, swept := false, false
-		err := c.EachStored(func(kind batchlog.OpKind, key, v []byte) error {
+		err := c.Inside().EachOp(func(kind batchlog.OpKind, key, v []byte) error {
 			switch {
 			case kind == batchlog.OpDeleteRange:
 				if bytes.Compare(key, h.key) <= 0 && bytes.Compare(h.key, v) < 0 {
@@ -212,7 +212,7 @@ func (h *history) oldest() error {
 
 // unwritten yields the value of a key that no commit in the log has written.
 func (h *history) unwritten() (err error) {
-	view, err := h.db.Engine().View(h.ctx, batchlog.ReadOptions{Plain: true})
+	view, err := h.db.Inside().Engine().View(h.ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return err
 	}

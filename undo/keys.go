@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // keyed is changes in the order of their keys, to be searched.
@@ -23,7 +24,7 @@ func (k keyed) find(key []byte) (i int, ok bool) {
 }
 
 // eachOp calls visit for all ops of a reader, and closes it.
-func eachOp(r batchlog.OpReader, visit func(kind batchlog.OpKind, key, value []byte) error) (err error) {
+func eachOp(r wire.OpReader, visit func(kind batchlog.OpKind, key, value []byte) error) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	for {
 		ops, count, err := r.Next()
@@ -31,7 +32,7 @@ func eachOp(r batchlog.OpReader, visit func(kind batchlog.OpKind, key, value []b
 			return nil
 		}
 		if err == nil {
-			err = batchlog.EachOp(ops, count, visit)
+			err = wire.EachOp(ops, count, visit)
 		}
 		if err != nil {
 			return err
@@ -45,7 +46,7 @@ const spacesMax = 64
 // spacesOf are the spaces of some keys; nil if they are many.
 func spacesOf(db *batchlog.DB, changes []change) (spaces []*batchlog.Space, err error) {
 	for i := 0; i < len(changes); {
-		s, _, err := db.SplitStored(changes[i].key)
+		s, _, err := db.Inside().Split(changes[i].key)
 		if err != nil {
 			return nil, err
 		}

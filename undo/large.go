@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A commit that has changed too much for a transaction is taken back by a chain, into which its inverse is streamed. Three sorted streams are gone through side by side: what the
@@ -38,7 +40,7 @@ func (t *taking) undoLarge(ctx context.Context, o Options, labels map[string]str
 }
 
 func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]string) (id batchlog.ID, err error) {
-	view, err := t.db.Engine().View(ctx, batchlog.ReadOptions{Plain: true})
+	view, err := t.db.Inside().Engine().View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return 0, err
 	}
@@ -65,7 +67,7 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 		if taken = true; len(left.conflicts) > 0 && !o.Force {
 			return nil // it will be refused: the rest is gone through for the conflicts
 		}
-		putBack(c, *ch)
+		putBack(c.Inside(), *ch)
 		return c.Err()
 	})
 	if err != nil {
@@ -74,7 +76,7 @@ func (t *taking) tryLarge(ctx context.Context, o Options, labels map[string]stri
 	if !taken || len(left.conflicts) > 0 && !o.Force {
 		return 0, t.conflictError(ctx, view.ID(), left.conflicts, left.more)
 	}
-	c.Depends(reads.since(view.ID()))
+	c.Inside().Depends(reads.since(view.ID()))
 	if id, err = c.Commit(ctx); err != nil || len(left.conflicts) == 0 || o.Left == nil {
 		return id, err
 	}
@@ -106,14 +108,14 @@ type reads struct {
 	keys  [][]byte // nil and many: not kept
 	bytes int
 	many  bool
-	spans []batchlog.KeyRange
+	spans []wire.KeyRange
 }
 
 // readsBytes and readsKeys are up to how many keys a chain depends on these alone. Whoever validates them holds them in memory, too.
 const readsBytes, readsKeys = 32 << 20, 500_000
 
 func (r *reads) add(key []byte) error {
-	path, _, err := batchlog.SplitKey(key)
+	path, _, err := wire.SplitKey(key)
 	if err != nil {
 		return err
 	}
@@ -124,24 +126,24 @@ func (r *reads) add(key []byte) error {
 	if !r.many {
 		r.keys = append(r.keys, high[:len(key):len(key)])
 	}
-	if n := len(r.spans); n > 0 && (bytes.HasPrefix(r.spans[n-1].Low, path) || n == batchlog.ChainSpansMax) {
+	if n := len(r.spans); n > 0 && (bytes.HasPrefix(r.spans[n-1].Low, path) || n == wire.ChainSpansMax) {
 		r.spans[n-1].High = high
 		return nil
 	}
-	r.spans = append(r.spans, batchlog.KeyRange{Low: high[:len(key):len(key)], High: high})
+	r.spans = append(r.spans, wire.KeyRange{Low: high[:len(key):len(key)], High: high})
 	return nil
 }
 
 // since is what was read in the view of commit base.
-func (r *reads) since(base batchlog.ID) *batchlog.Reads {
+func (r *reads) since(base batchlog.ID) *waist.Reads {
 	if r.many {
-		return &batchlog.Reads{Base: base, Ranges: r.spans}
+		return &waist.Reads{Base: base, Ranges: r.spans}
 	}
-	return &batchlog.Reads{Base: base, Keys: r.keys}
+	return &waist.Reads{Base: base, Keys: r.keys}
 }
 
 // eachCompared visits all that the commit has changed, in the order of keys, with whether view still holds what it has left.
-func (t *taking) eachCompared(ctx context.Context, view batchlog.Snapshot, visit func(c *change, same bool) error) (err error) {
+func (t *taking) eachCompared(ctx context.Context, view waist.Snapshot, visit func(c *change, same bool) error) (err error) {
 	record, err := recordAt(ctx, t.db, t.id)
 	if err != nil {
 		return err
@@ -174,7 +176,7 @@ func (t *taking) eachCompared(ctx context.Context, view batchlog.Snapshot, visit
 
 // compareGroup is eachCompared for some changes. Mostly the keys of a large commit lie beside one another: then a scan is several times as fast as reading each, and
 // asks an engine elsewhere but once. Where there are many others between them it gives up.
-func compareGroup(ctx context.Context, view batchlog.Snapshot, group []change, visit func(c *change, same bool) error) (err error) {
+func compareGroup(ctx context.Context, view waist.Snapshot, group []change, visit func(c *change, same bool) error) (err error) {
 	if err := ended(ctx); err != nil {
 		return err
 	}
@@ -213,8 +215,8 @@ func compareGroup(ctx context.Context, view batchlog.Snapshot, group []change, v
 }
 
 // recordAt is a commit that is in the log, as the engine has it.
-func recordAt(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*batchlog.Record, error) {
-	r, err := db.Engine().Log(ctx, batchlog.LogOptions{From: batchlog.At(id), Until: id})
+func recordAt(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*wire.Record, error) {
+	r, err := db.Inside().Engine().Log(ctx, batchlog.LogOptions{From: batchlog.At(id), Until: id})
 	if err != nil {
 		return nil, err
 	}

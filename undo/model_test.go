@@ -128,7 +128,7 @@ func (m *model) follow(id batchlog.ID) {
 			m.t.Fatal(err)
 		}
 		state, wrote := maps.Clone(m.now()), map[string]bool{}
-		err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		err := c.Inside().EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 			switch kind {
 			case batchlog.OpPut:
 				state[string(key)] = string(value)

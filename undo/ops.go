@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // ops are those of a commit, to be looked up by key, ascending. They come from sources of which a later one wins: the stretches of the file of a chain, each of which is
@@ -23,7 +24,7 @@ type source interface {
 	Close() error
 }
 
-func openOps(ctx context.Context, r *batchlog.Record) (_ *ops, err error) {
+func openOps(ctx context.Context, r *wire.Record) (_ *ops, err error) {
 	o := &ops{}
 	defer func() {
 		if err != nil {
@@ -92,14 +93,14 @@ func leaves(kind batchlog.OpKind, value []byte) []byte {
 const stretchesMax = 64
 
 // stretchesOf counts where the stretches in the file of a chain begin. There is no other way than to read it.
-func stretchesOf(ctx context.Context, c *batchlog.ChainRef) (starts []int, err error) {
+func stretchesOf(ctx context.Context, c *wire.ChainRef) (starts []int, err error) {
 	in, err := c.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	n := 0
-	var stretches batchlog.Stretches
+	var stretches wire.Stretches
 	for {
 		if err := ended(ctx); err != nil {
 			return nil, err
@@ -111,7 +112,7 @@ func stretchesOf(ctx context.Context, c *batchlog.ChainRef) (starts []int, err e
 		if err != nil {
 			return nil, err
 		}
-		err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, _ []byte) error {
+		err = wire.EachOp(ops, count, func(kind batchlog.OpKind, key, _ []byte) error {
 			if stretches.Begin(kind, key) {
 				starts = append(starts, n)
 			}
@@ -130,7 +131,7 @@ func stretchesOf(ctx context.Context, c *batchlog.ChainRef) (starts []int, err e
 // A stretch is read from the file of a chain.
 type stretch struct {
 	ctx      context.Context //nolint:containedctx // of one call
-	in       batchlog.OpReader
+	in       wire.OpReader
 	skipping int // ops before it
 	more     int // ops of it that are not decoded
 	rest     []byte
@@ -141,7 +142,7 @@ type stretch struct {
 	low, high  []byte          // the last range delete
 }
 
-func openStretch(ctx context.Context, c *batchlog.ChainRef, start, end int) (*stretch, error) {
+func openStretch(ctx context.Context, c *wire.ChainRef, start, end int) (*stretch, error) {
 	in, err := c.Open()
 	if err != nil {
 		return nil, err
@@ -170,7 +171,7 @@ func (s *stretch) decode() (err error) {
 				return err
 			}
 		}
-		s.kind, s.key, s.value, s.rest, err = batchlog.NextOp(s.rest)
+		s.kind, s.key, s.value, s.rest, err = wire.NextOp(s.rest)
 		s.left--
 		if err != nil {
 			return err
@@ -223,7 +224,7 @@ type index struct {
 func indexOps(ops []byte, count int) (*index, error) {
 	x := &index{ops: ops}
 	for at := 0; count > 0; count-- {
-		kind, _, _, rest, err := batchlog.NextOp(ops[at:])
+		kind, _, _, rest, err := wire.NextOp(ops[at:])
 		if err != nil {
 			return nil, err
 		}
@@ -246,7 +247,7 @@ func indexOps(ops []byte, count int) (*index, error) {
 
 // op is the op that begins there: it was decoded before.
 func (x *index) op(at uint32) (kind batchlog.OpKind, key, value []byte) {
-	kind, key, value, _, err := batchlog.NextOp(x.ops[at:])
+	kind, key, value, _, err := wire.NextOp(x.ops[at:])
 	if err != nil {
 		panic("undo: bug: op that can't be decoded again: " + err.Error())
 	}

@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A pieces is a chain in memory: its ops, some at a time.
 type pieces [][]byte
 
-func (p pieces) OpenChain(*batchlog.ChainRef) (batchlog.OpReader, error) {
+func (p pieces) OpenChain(*wire.ChainRef) (wire.OpReader, error) {
 	return &piecesReader{p}, nil
 }
 
@@ -28,7 +29,7 @@ func (r *piecesReader) Next() ([]byte, int, error) {
 	n := 0
 	for rest := ops; len(rest) > 0; n++ {
 		var err error
-		if _, _, _, rest, err = batchlog.NextOp(rest); err != nil {
+		if _, _, _, rest, err = wire.NextOp(rest); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -43,7 +44,7 @@ type op struct {
 }
 
 func (o op) append(b []byte) []byte {
-	return batchlog.AppendOp(b, o.kind, []byte(o.key), []byte(o.value))
+	return wire.AppendOp(b, o.kind, []byte(o.key), []byte(o.value))
 }
 
 // A maker makes the ops of a commit, and what they come to.
@@ -104,8 +105,8 @@ func (m *maker) inline(n int) []op {
 	return list
 }
 
-func (m *maker) record() *batchlog.Record {
-	r := &batchlog.Record{ID: 1}
+func (m *maker) record() *wire.Record {
+	r := &wire.Record{ID: 1}
 	if stretches := m.rng.IntN(6); stretches > 0 {
 		var p pieces
 		for range stretches {
@@ -117,7 +118,7 @@ func (m *maker) record() *batchlog.Record {
 				r.Count++
 			}
 		}
-		r.Chain = &batchlog.ChainRef{Count: r.Count, Source: p}
+		r.Chain = &wire.ChainRef{Count: r.Count, Source: p}
 	}
 	for _, o := range m.inline(m.rng.IntN(60)) {
 		r.Ops = o.append(r.Ops)
@@ -154,12 +155,12 @@ func TestOpsRefused(t *testing.T) {
 	for i := range stretchesMax + 1 {
 		p = append(p, op{batchlog.OpPut, fmt.Sprintf("%04d", 1000-i), ""}.append(nil))
 	}
-	for name, c := range map[string]*batchlog.ChainRef{
+	for name, c := range map[string]*wire.ChainRef{
 		"too many stretches": {Count: len(p), Source: p},
 		"fewer ops":          {Count: 3, Source: slices.Clone(p[:1])},
 		"no op":              {Count: 1, Source: pieces{{77}}},
 	} {
-		o, err := openOps(t.Context(), &batchlog.Record{ID: 1, Count: c.Count, Chain: c})
+		o, err := openOps(t.Context(), &wire.Record{ID: 1, Count: c.Count, Chain: c})
 		if err == nil {
 			_, _, err = o.at([]byte("zzz"))
 		}

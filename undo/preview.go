@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // A Preview is what an undo would do.
@@ -30,7 +31,7 @@ func PreviewUndo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options
 	if err != nil {
 		return nil, err
 	}
-	view, err := db.Engine().View(ctx, batchlog.ReadOptions{Plain: true})
+	view, err := db.Inside().Engine().View(ctx, batchlog.ReadOptions{Plain: true})
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +67,7 @@ func PreviewRedo(ctx context.Context, db *batchlog.DB, id batchlog.ID, o Options
 }
 
 // preview finds the keys that were changed since, and how many there are in all.
-func (t *taking) preview(ctx context.Context, view batchlog.Snapshot) (left tally, keys int, err error) {
+func (t *taking) preview(ctx context.Context, view waist.Snapshot) (left tally, keys int, err error) {
 	if !t.large {
 		left.conflicts, err = t.compare(func(key []byte) ([]byte, error) { return view.Get(ctx, key) })
 		return left, len(t.changes), err

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Commit returns commit id as the log has it. Its changes are those of [Show].
@@ -82,13 +83,13 @@ func Diff(ctx context.Context, db *batchlog.DB, from, to batchlog.ID, spaces ...
 	}
 	var opens [][]byte
 	for _, s := range spaces {
-		if err := db.Owns(s); err != nil {
+		if err := db.Inside().Owns(s); err != nil {
 			return nil, err
 		}
 		path := s.Stored()
 		opens = append(opens, path[:len(path)-1])
 	}
-	d := &diff{db: db, opens: batchlog.SortedPrefixes(opens), changes: map[string]*change{}}
+	d := &diff{db: db, opens: wire.SortedPrefixes(opens), changes: map[string]*change{}}
 	if err := d.run(ctx, low, high, spaces); err != nil {
 		return nil, fmt.Errorf("changes from commit %d to %d: %w", low, high, err)
 	}
@@ -155,7 +156,7 @@ func (d *diff) wants() func(key []byte) bool {
 	if len(d.opens) == 0 {
 		return nil
 	}
-	return func(key []byte) bool { return batchlog.HasSortedPrefix(key, d.opens) }
+	return func(key []byte) bool { return wire.HasSortedPrefix(key, d.opens) }
 }
 
 // changeBytes is what a change takes beside its key and its values, here and in what is returned.

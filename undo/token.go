@@ -27,7 +27,7 @@ func findToken(ctx context.Context, db *batchlog.DB, id batchlog.ID, token strin
 	if err != nil || id >= head {
 		return 0, err
 	}
-	r, err := db.Engine().Log(ctx, batchlog.LogOptions{From: batchlog.After(id), Until: head, Brief: true})
+	r, err := db.Inside().Engine().Log(ctx, batchlog.LogOptions{From: batchlog.After(id), Until: head, Brief: true})
 	if err != nil {
 		return 0, err
 	}

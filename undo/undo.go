@@ -258,7 +258,7 @@ func commitAt(ctx context.Context, db *batchlog.DB, id batchlog.ID) (*batchlog.C
 // memory with the commit.
 func findLeft(ctx context.Context, c *batchlog.Commit, changes []change, set func(c *change, left []byte) error) error {
 	keys := keyed(changes)
-	return c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+	return c.Inside().EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 		if err := ended(ctx); err != nil {
 			return err
 		}
@@ -298,7 +298,7 @@ func (t *taking) undoSmall(ctx context.Context, o Options, labels map[string]str
 		if err := t.check(ctx, base); err != nil {
 			return err
 		}
-		if conflicts, err = t.compare(tx.Stored); err != nil {
+		if conflicts, err = t.compare(tx.Inside().Get); err != nil {
 			return err
 		}
 		if len(conflicts) == len(t.changes) || len(conflicts) > 0 && !o.Force {
@@ -310,7 +310,7 @@ func (t *taking) undoSmall(ctx context.Context, o Options, labels map[string]str
 				skip = skip[1:]
 				continue
 			}
-			putBack(tx, c)
+			putBack(tx.Inside(), c)
 		}
 		setLabels(tx, o.Token, labels)
 		return nil
@@ -360,16 +360,16 @@ func (t *taking) compare(get func(key []byte) ([]byte, error)) (conflicts []chan
 
 // A writer is a transaction or a chain.
 type writer interface {
-	PutStored(key, value []byte)
-	DeleteStored(key []byte)
+	Put(key, value []byte)
+	Delete(key []byte)
 }
 
 // putBack gives a key its old value.
 func putBack(w writer, c change) {
 	if c.old == nil {
-		w.DeleteStored(c.key)
+		w.Delete(c.key)
 	} else {
-		w.PutStored(c.key, c.old)
+		w.Put(c.key, c.old)
 	}
 }
 

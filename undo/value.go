@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Value is what a key has at some commit.
@@ -19,11 +20,11 @@ func valueOf(stored []byte) (Value, error) {
 	if stored == nil {
 		return Value{Known: true}, nil
 	}
-	plain, ref, err := batchlog.ParseValue(stored)
+	plain, ref, err := wire.ParseValue(stored)
 	if err != nil {
 		return Value{}, err
 	}
-	v := Value{Known: true, Exists: true, Blob: ref}
+	v := Value{Known: true, Exists: true, Blob: (*batchlog.BlobRef)(ref)}
 	if ref == nil {
 		v.Bytes = bytes.Clone(present(plain))
 	}
@@ -42,7 +43,7 @@ type Change struct {
 }
 
 func newChange(db *batchlog.DB, key, old, left []byte) (Change, error) {
-	s, k, err := db.SplitStored(key)
+	s, k, err := db.Inside().Split(key)
 	if err != nil {
 		return Change{}, err
 	}

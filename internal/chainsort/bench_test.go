@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -20,7 +21,7 @@ func benchOps(count int) (all [][]byte) {
 			key := append([]byte{}, "\xa0\x70docs\x00\x00"...)
 			key = binary.BigEndian.AppendUint64(key, r.Uint64())
 			key = binary.BigEndian.AppendUint64(key, r.Uint64())
-			ops = batchlog.AppendOp(ops, batchlog.OpPut, key, value)
+			ops = wire.AppendOp(ops, batchlog.OpPut, key, value)
 		}
 		all = append(all, ops)
 	}

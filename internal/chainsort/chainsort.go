@@ -14,6 +14,7 @@ import (
 	"io/fs"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -104,7 +105,7 @@ func (s *Sorter) Add(seq uint64, ops []byte, count int) error {
 		return err
 	}
 	for len(ops) > 0 {
-		kind, key, value, rest, _ := batchlog.NextOp(ops) // check has read it
+		kind, key, value, rest, _ := wire.NextOp(ops) // check has read it
 		it := item{kind: kindOf[kind], seq: seq, key: key, value: value}
 		if err := s.add(&it); err != nil {
 			return err
@@ -155,7 +156,7 @@ func (s *Sorter) Close() error {
 // check reports why ops is not count ops that can be sorted.
 func check(ops []byte, count int) error {
 	for i := range count {
-		kind, key, value, rest, err := batchlog.NextOp(ops)
+		kind, key, value, rest, err := wire.NextOp(ops)
 		switch {
 		case err != nil:
 		case len(key) > batchlog.MaxKeyBytes:
@@ -176,7 +177,7 @@ func check(ops []byte, count int) error {
 
 // checkRange reports why a delete range is none. That it lies in the own keys of one space is what the merging of ranges stands on.
 func checkRange(low, high []byte) error {
-	path, _, err := batchlog.SplitKey(low)
+	path, _, err := wire.SplitKey(low)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -315,7 +316,7 @@ func TestMemory(t *testing.T) {
 	const count = 500_000
 	for i := range count {
 		key = binary.BigEndian.AppendUint64(append(key[:0], paths[1]...), r.Uint64())
-		ops = batchlog.AppendOp(ops[:0], batchlog.OpPut, key, value)
+		ops = wire.AppendOp(ops[:0], batchlog.OpPut, key, value)
 		if err := s.Add(uint64(i), ops, 1); err != nil {
 			t.Fatal(err)
 		}

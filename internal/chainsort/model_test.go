@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -115,8 +116,8 @@ func joined(ranges []step) []step {
 	var out []step
 	for _, r := range ranges {
 		if n := len(out); n > 0 {
-			a, _, _ := batchlog.SplitKey(out[n-1].key)
-			b, _, _ := batchlog.SplitKey(r.key)
+			a, _, _ := wire.SplitKey(out[n-1].key)
+			b, _, _ := wire.SplitKey(r.key)
 			if bytes.Equal(a, b) && bytes.Compare(r.key, out[n-1].high) <= 0 {
 				if bytes.Compare(r.high, out[n-1].high) > 0 {
 					out[n-1].high = r.high
@@ -144,11 +145,11 @@ func give(s *Sorter, st step) error {
 func (st step) encode(dst []byte) []byte {
 	switch st.kind {
 	case put:
-		return batchlog.AppendOp(dst, batchlog.OpPut, st.key, st.value)
+		return wire.AppendOp(dst, batchlog.OpPut, st.key, st.value)
 	case del:
-		return batchlog.AppendOp(dst, batchlog.OpDelete, st.key, nil)
+		return wire.AppendOp(dst, batchlog.OpDelete, st.key, nil)
 	case delRange:
-		return batchlog.AppendOp(dst, batchlog.OpDeleteRange, st.key, st.high)
+		return wire.AppendOp(dst, batchlog.OpDeleteRange, st.key, st.high)
 	}
 	panic("no op")
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A NetKind says what the ops of a chain come to at a key.
@@ -277,7 +278,7 @@ func (u *union) advance() error {
 		if !u.ok {
 			u.ok = true
 			u.first, u.end = append(u.first[:0], it.key...), append(u.end[:0], it.value...)
-			if path, _, err = batchlog.SplitKey(u.first); err != nil {
+			if path, _, err = wire.SplitKey(u.first); err != nil {
 				return err
 			}
 			continue

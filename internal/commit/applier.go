@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 const (
@@ -28,10 +29,10 @@ const (
 type applier struct {
 	mu struct {
 		sync.Mutex
-		more     *sync.Cond          // something was pushed, or it is finished
-		groups   [][]batchlog.Record // in order of ids
-		finished bool                // nothing will be pushed any more
-		stopped  error               // why nothing is applied any more
+		more     *sync.Cond      // something was pushed, or it is finished
+		groups   [][]wire.Record // in order of ids
+		finished bool            // nothing will be pushed any more
+		stopped  error           // why nothing is applied any more
 	}
 	trouble atomic.Pointer[error] // why applying is tried again
 	backlog atomic.Int64
@@ -46,7 +47,7 @@ func (a *applier) init() {
 // recordOverhead is what a commit counts in the backlog beside its bytes, so that commits without ops are bounded too.
 const recordOverhead = 64
 
-func sizeOf(records []batchlog.Record) int64 {
+func sizeOf(records []wire.Record) int64 {
 	size := int64(0)
 	for i := range records {
 		size += int64(records[i].Size()) + recordOverhead
@@ -54,7 +55,7 @@ func sizeOf(records []batchlog.Record) int64 {
 	return size
 }
 
-func (a *applier) push(group []batchlog.Record) {
+func (a *applier) push(group []wire.Record) {
 	a.backlog.Add(sizeOf(group))
 	a.mu.Lock()
 	a.mu.groups = append(a.mu.groups, group)
@@ -70,7 +71,7 @@ func (a *applier) finish() {
 }
 
 // pop waits for groups, yields, and appends what fits into one Apply to dst. It returns nothing when all is done.
-func (a *applier) pop(dst []batchlog.Record, yield func()) []batchlog.Record {
+func (a *applier) pop(dst []wire.Record, yield func()) []wire.Record {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for len(a.mu.groups) == 0 {
@@ -93,7 +94,7 @@ func (a *applier) pop(dst []batchlog.Record, yield func()) []batchlog.Record {
 	return dst
 }
 
-func (a *applier) applied(records []batchlog.Record) {
+func (a *applier) applied(records []wire.Record) {
 	a.backlog.Add(-sizeOf(records))
 	select {
 	case a.less <- struct{}{}:
@@ -139,7 +140,7 @@ func (p *Pipeline) applyLoop() {
 			p.reads.fail(fmt.Errorf("%w until the database is opened again: %w", batchlog.ErrReadOnly, over))
 		}
 	}()
-	var records []batchlog.Record
+	var records []wire.Record
 	haste := haste{reads: &p.reads}
 	for {
 		clear(records)
@@ -165,7 +166,7 @@ const (
 
 // apply has the store apply records. What fails before anything is written, as a read of what a commit overwrites, or a file that can't be opened as too many
 // are, is tried again for a while: one failure of the disk need not make the database read-only. Damage does not go away.
-func (p *Pipeline) apply(records []batchlog.Record) error {
+func (p *Pipeline) apply(records []wire.Record) error {
 	began, wait := time.Time{}, firstRetry
 	for {
 		err := p.store.Apply(records)
@@ -199,7 +200,7 @@ func (p *Pipeline) apply(records []batchlog.Record) error {
 }
 
 // reached is called when records are applied.
-func (p *Pipeline) reached(records []batchlog.Record) {
+func (p *Pipeline) reached(records []wire.Record) {
 	p.tokens.applied(records)
 	p.reads.reached(records[len(records)-1].ID)
 	p.applier.applied(records)

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // bubble runs test in a bubble.
@@ -33,16 +35,16 @@ type fakeLog struct {
 	mu struct {
 		sync.Mutex
 		oldest  batchlog.ID
-		records []batchlog.Record // durable, all since commit 1
-		group   []batchlog.Record // since the last Sync
-		groups  [][]batchlog.Record
+		records []wire.Record // durable, all since commit 1
+		group   []wire.Record // since the last Sync
+		groups  [][]wire.Record
 		readers int // made
 		open    int // readers that are not closed
 	}
 	// These are set before use, or while nothing is under way.
 	room    int                                     // records in a group; 0: no bound
-	addErr  func(r batchlog.Record) error           // nil: none
-	syncing func(group []batchlog.Record) error     // called by Sync; may block
+	addErr  func(r wire.Record) error               // nil: none
+	syncing func(group []wire.Record) error         // called by Sync; may block
 	reading func(next batchlog.ID) error            // called by Next of readers
 	stretch int                                     // commits that a reader returns at once; 0: all
 	opening func(o batchlog.LogOptions) (err error) // called by Reader
@@ -54,7 +56,7 @@ func newFakeLog(t *testing.T) *fakeLog {
 	return l
 }
 
-func (l *fakeLog) Add(r batchlog.Record) (batchlog.Record, bool, error) {
+func (l *fakeLog) Add(r wire.Record) (wire.Record, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.room > 0 && len(l.mu.group) == l.room {
@@ -101,24 +103,24 @@ func (l *fakeLog) Head() batchlog.ID {
 }
 
 // durable is the commits that are durable.
-func (l *fakeLog) durable() []batchlog.Record {
+func (l *fakeLog) durable() []wire.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.mu.records)
 }
 
 // groups is the groups that were synced.
-func (l *fakeLog) groups() [][]batchlog.Record {
+func (l *fakeLog) groups() [][]wire.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.mu.groups)
 }
 
 // fill makes commits durable that no pipeline has seen.
-func (l *fakeLog) fill(props ...*batchlog.Proposal) {
+func (l *fakeLog) fill(props ...*waist.Proposal) {
 	for _, p := range props {
 		id := batchlog.ID(len(l.mu.records) + 1)
-		l.mu.records = append(l.mu.records, batchlog.Record{ID: id, Count: p.Count, Meta: p.Meta, Ops: p.Ops})
+		l.mu.records = append(l.mu.records, wire.Record{ID: id, Count: p.Count, Meta: p.Meta, Ops: p.Ops})
 	}
 }
 
@@ -128,7 +130,7 @@ func (l *fakeLog) trim(oldest batchlog.ID) {
 	l.mu.oldest = oldest
 }
 
-func (l *fakeLog) Reader(o batchlog.LogOptions) (batchlog.LogReader, error) {
+func (l *fakeLog) Reader(o batchlog.LogOptions) (waist.LogReader, error) {
 	if l.opening != nil {
 		if err := l.opening(o); err != nil {
 			return nil, err
@@ -153,7 +155,7 @@ type fakeReader struct {
 	next, until batchlog.ID
 }
 
-func (r *fakeReader) Next(ctx context.Context) ([]batchlog.Record, batchlog.ID, error) {
+func (r *fakeReader) Next(ctx context.Context) ([]wire.Record, batchlog.ID, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
 	}
@@ -194,8 +196,8 @@ type fakeStore struct {
 	}
 	failed   atomic.Pointer[error]
 	full     atomic.Bool
-	applying func(records []batchlog.Record) error // called by Apply; may block
-	looking  func(token string) error              // called by Token
+	applying func(records []wire.Record) error // called by Apply; may block
+	looking  func(token string) error          // called by Token
 }
 
 func newFakeStore(t *testing.T) *fakeStore {
@@ -204,7 +206,7 @@ func newFakeStore(t *testing.T) *fakeStore {
 	return s
 }
 
-func (s *fakeStore) Apply(records []batchlog.Record) error {
+func (s *fakeStore) Apply(records []wire.Record) error {
 	if s.applying != nil {
 		if err := s.applying(records); err != nil {
 			return err
@@ -273,7 +275,7 @@ func newBlocker() *blocker {
 	return &blocker{entered: make(chan struct{}, 1000), open: make(chan struct{})}
 }
 
-func (b *blocker) wait([]batchlog.Record) error {
+func (b *blocker) wait([]wire.Record) error {
 	b.entered <- struct{}{}
 	<-b.open
 	return nil
@@ -288,7 +290,7 @@ type result struct {
 }
 
 // commit calls Commit in a goroutine of its own.
-func (p *Pipeline) commit(ctx context.Context, prop *batchlog.Proposal) <-chan result {
+func (p *Pipeline) commit(ctx context.Context, prop *waist.Proposal) <-chan result {
 	c := make(chan result, 1)
 	go func() {
 		id, err := p.Commit(ctx, prop)
@@ -298,7 +300,7 @@ func (p *Pipeline) commit(ctx context.Context, prop *batchlog.Proposal) <-chan r
 }
 
 // mustCommit commits prop, which must succeed.
-func mustCommit(t *testing.T, p *Pipeline, prop *batchlog.Proposal) batchlog.ID {
+func mustCommit(t *testing.T, p *Pipeline, prop *waist.Proposal) batchlog.ID {
 	t.Helper()
 	id, err := p.Commit(t.Context(), prop)
 	if err != nil {
@@ -321,16 +323,16 @@ func del(key string) op { return op{batchlog.OpDelete, key, ""} }
 
 func delRange(low, high string) op { return op{batchlog.OpDeleteRange, low, high} }
 
-func propose(ops ...op) *batchlog.Proposal {
-	p := &batchlog.Proposal{Count: len(ops)}
+func propose(ops ...op) *waist.Proposal {
+	p := &waist.Proposal{Count: len(ops)}
 	for _, o := range ops {
-		p.Ops = batchlog.AppendOp(p.Ops, o.kind, []byte(o.key), []byte(o.value))
+		p.Ops = wire.AppendOp(p.Ops, o.kind, []byte(o.key), []byte(o.value))
 	}
 	return p
 }
 
 // withToken is a proposal with a token of less than 128 bytes.
-func withToken(token string, ops ...op) *batchlog.Proposal {
+func withToken(token string, ops ...op) *waist.Proposal {
 	p := propose(ops...)
 	p.Token = token
 	p.Meta = append([]byte{1, byte(len(token))}, token...)
@@ -338,7 +340,7 @@ func withToken(token string, ops ...op) *batchlog.Proposal {
 }
 
 // large is a proposal of some size.
-func large(size int) *batchlog.Proposal {
+func large(size int) *waist.Proposal {
 	return propose(op{batchlog.OpPut, "k", string(make([]byte, size))})
 }
 
@@ -359,10 +361,10 @@ func wantErr(t *testing.T, what string, err error, want ...error) {
 }
 
 // firstKeys is the first key of each record.
-func firstKeys(records []batchlog.Record) []string {
+func firstKeys(records []wire.Record) []string {
 	var keys []string
 	for i := range records {
-		_, key, _, _, err := batchlog.NextOp(records[i].Ops)
+		_, key, _, _, err := wire.NextOp(records[i].Ops)
 		if err != nil {
 			key = []byte(err.Error())
 		}

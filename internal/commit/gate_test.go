@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A read is held until the store is where it asks for: at head by default, at an id, or not at all.
@@ -15,7 +16,7 @@ func TestHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l, s := newFakeLog(t), newFakeStore(t)
 		turn := make(chan struct{})
-		s.applying = func([]batchlog.Record) error { <-turn; return nil }
+		s.applying = func([]wire.Record) error { <-turn; return nil }
 		p := newLine(t, l, s)
 		hold := func(o batchlog.ReadOptions) <-chan error {
 			c := make(chan error, 1)
@@ -100,7 +101,7 @@ func TestApplyFails(t *testing.T) {
 		synctest.Wait()
 		broken := errors.New("broken")
 		b := newBlocker()
-		s.applying = func(r []batchlog.Record) error { return errors.Join(b.wait(r), broken) }
+		s.applying = func(r []wire.Record) error { return errors.Join(b.wait(r), broken) }
 		mustCommit(t, p, propose(put("k")))
 		var held [2]chan error
 		for i := range held {

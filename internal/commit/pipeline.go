@@ -21,25 +21,27 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A Log is what the pipeline needs of the log.
 type Log interface {
 	// Add appends r to the group that the next Sync writes, and returns it as the log holds it. added is false if the
 	// group has no room for it.
-	Add(r batchlog.Record) (stored batchlog.Record, added bool, err error)
+	Add(r wire.Record) (stored wire.Record, added bool, err error)
 	// Sync makes the group durable and shows it to followers. If it fails nothing of the group is there.
 	Sync() error
 	// Head is the newest durable commit.
 	Head() batchlog.ID
 	// Reader reads commits back.
-	Reader(o batchlog.LogOptions) (batchlog.LogReader, error)
+	Reader(o batchlog.LogOptions) (waist.LogReader, error)
 }
 
 // A Store is what the pipeline needs of the store.
 type Store interface {
 	// Apply makes the changes of records, which follow on what was applied, as one.
-	Apply(records []batchlog.Record) error
+	Apply(records []wire.Record) error
 	// Applied is the newest commit that was applied.
 	Applied() batchlog.ID
 	// Token finds the commit with that token among those applied.
@@ -79,10 +81,10 @@ type Pipeline struct {
 	// The write loop owns these.
 	next     batchlog.ID // id of the next commit
 	lastTime int64
-	records  []batchlog.Record // of the group that is being built, as the log holds them
-	waiting  []*request        // who asked for them
-	again    []*request        // who is handed back when these are durable
-	broken   error             // why nothing can be appended any more
+	records  []wire.Record // of the group that is being built, as the log holds them
+	waiting  []*request    // who asked for them
+	again    []*request    // who is handed back when these are durable
+	broken   error         // why nothing can be appended any more
 
 	held   []*request     // what waits for protections, and who asks for one, in the order in which they came
 	active []*protection  // those that the group was chosen by
@@ -117,10 +119,10 @@ func New(o Options) *Pipeline {
 }
 
 // Commit is as batchlog.Engine says.
-func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
+func (p *Pipeline) Commit(ctx context.Context, prop *waist.Proposal) (batchlog.ID, error) {
 	n := len(prop.Ops) + len(prop.Meta)
 	if prop.Chain != nil {
-		n += len(batchlog.AppendChainRef(nil, prop.Chain))
+		n += len(wire.AppendChainRef(nil, prop.Chain))
 	}
 	if err := batchlog.LimitBatch.Check(n); err != nil {
 		return 0, err
@@ -135,7 +137,7 @@ func (p *Pipeline) Commit(ctx context.Context, prop *batchlog.Proposal) (batchlo
 }
 
 // submit hands a proposal to the write loop and waits for its answer.
-func (p *Pipeline) submit(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
+func (p *Pipeline) submit(ctx context.Context, prop *waist.Proposal) (batchlog.ID, error) {
 	r := p.request()
 	r.prop, r.ticket = prop, prop.Ticket
 	for ; ; r.round++ {
@@ -333,7 +335,7 @@ func (p *Pipeline) admit() error {
 
 // append numbers a proposal and adds it to the group.
 func (p *Pipeline) append(r *request, now int64) error {
-	rec := batchlog.Record{ID: p.next, Time: now, Count: r.prop.Count, Meta: r.prop.Meta, Ops: r.prop.Ops}
+	rec := wire.Record{ID: p.next, Time: now, Count: r.prop.Count, Meta: r.prop.Meta, Ops: r.prop.Ops}
 	if c := r.prop.Chain; c != nil {
 		chain := *c // followers are handed it
 		rec.Chain = &chain
@@ -363,7 +365,7 @@ func (p *Pipeline) flush() {
 		return
 	}
 	records, waiting := p.records, p.waiting
-	p.records, p.waiting = make([]batchlog.Record, 0, max(1, len(records))), p.waiting[:0]
+	p.records, p.waiting = make([]wire.Record, 0, max(1, len(records))), p.waiting[:0]
 	if err := p.log.Sync(); err != nil {
 		p.next = records[0].ID
 		p.note(err)

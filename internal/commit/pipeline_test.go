@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Whatever comes at once, each proposal has one id, ids are dense, and the times of the log never go back.
@@ -133,15 +135,15 @@ func TestGroupFailure(t *testing.T) {
 				b := newBlocker()
 				syncs := 0
 				l.room = test.room
-				l.syncing = func(group []batchlog.Record) error {
+				l.syncing = func(group []wire.Record) error {
 					syncs++
 					if syncs == test.fail {
 						return test.err
 					}
 					return b.wait(group)
 				}
-				l.addErr = func(r batchlog.Record) error {
-					if test.add != "" && firstKeys([]batchlog.Record{r})[0] == test.add {
+				l.addErr = func(r wire.Record) error {
+					if test.add != "" && firstKeys([]wire.Record{r})[0] == test.add {
 						return test.err
 					}
 					return nil
@@ -219,7 +221,7 @@ func TestContext(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	p := newLine(t, newFakeLog(t), newFakeStore(t))
-	_, err := p.Commit(t.Context(), &batchlog.Proposal{Ops: make([]byte, batchlog.MaxBatchBytes), Meta: []byte{0}})
+	_, err := p.Commit(t.Context(), &waist.Proposal{Ops: make([]byte, batchlog.MaxBatchBytes), Meta: []byte{0}})
 	wantErr(t, "commit", err, batchlog.ErrTooLarge)
 	check(t, "head", p.log.Head(), 0)
 }
@@ -319,7 +321,7 @@ func TestNoSpace(t *testing.T) {
 func TestCloseInFlight(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l, s := newFakeLog(t), newFakeStore(t)
-		slow := func([]batchlog.Record) error { time.Sleep(time.Millisecond); return nil }
+		slow := func([]wire.Record) error { time.Sleep(time.Millisecond); return nil }
 		l.syncing, s.applying = slow, slow
 		p := New(Options{Log: l, Store: s, Now: time.Now})
 		var acked, ended atomic.Int64
@@ -370,7 +372,7 @@ func TestCloseInFlight(t *testing.T) {
 		wantErr(t, "commit after Close", err, batchlog.ErrClosed)
 		_, err = p.Commit(t.Context(), withToken("t"))
 		wantErr(t, "commit with a token after Close", err, batchlog.ErrClosed)
-		_, _, err = p.Protect(t.Context(), 0, &batchlog.Reads{})
+		_, _, err = p.Protect(t.Context(), 0, &waist.Reads{})
 		wantErr(t, "protect after Close", err, batchlog.ErrClosed)
 	}) // the bubble does not end while a goroutine of it is left
 }
@@ -390,7 +392,7 @@ func TestCloseRefusesTheLine(t *testing.T) {
 			line = append(line, p.commit(t.Context(), propose(put("k"))))
 		}
 		synctest.Wait()
-		l.syncing = func([]batchlog.Record) error { time.Sleep(time.Second); return nil }
+		l.syncing = func([]wire.Record) error { time.Sleep(time.Second); return nil }
 		b.release()
 		time.Sleep(2500 * time.Millisecond) // all are in one group, of which the third is synced
 		began := time.Now()
@@ -492,7 +494,7 @@ func TestCloseWaitsForSync(t *testing.T) {
 func TestApplyEndsGoroutine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l, s := newFakeLog(t), newFakeStore(t)
-		s.applying = func([]batchlog.Record) error { runtime.Goexit(); return nil }
+		s.applying = func([]wire.Record) error { runtime.Goexit(); return nil }
 		p := newLine(t, l, s)
 		mustCommit(t, p, propose(put("k")))
 		wantErr(t, "held read", p.Hold(t.Context(), batchlog.ReadOptions{}), batchlog.ErrReadOnly)

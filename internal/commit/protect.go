@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A transaction that keeps losing has what it read protected: as long as it runs, commits that touch that wait, and no others do. What is protected
@@ -96,7 +98,7 @@ func (p *Pipeline) end(ticket uint64) {
 }
 
 // Protect is as batchlog.Queuer says.
-func (p *Pipeline) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (_ uint64, release func(), err error) {
+func (p *Pipeline) Protect(ctx context.Context, ticket uint64, reads *waist.Reads) (_ uint64, release func(), err error) {
 	g := &protection{reads: &readSet{}}
 	g.reads.set(reads)
 	if old := find(p.protected.list(), ticket); old != nil && ticket != 0 {
@@ -150,13 +152,13 @@ func (r *request) touches(g *protection) (touched, known bool) {
 }
 
 // writes reports whether a proposal writes what was read. Of a chain its spans are taken.
-func writes(prop *batchlog.Proposal, reads readSet) bool {
+func writes(prop *waist.Proposal, reads readSet) bool {
 	if prop.Chain != nil && reads.spanned(prop.Chain) {
 		return true
 	}
 	ops := prop.Ops
 	for range prop.Count {
-		kind, key, value, rest, err := batchlog.NextOp(ops)
+		kind, key, value, rest, err := wire.NextOp(ops)
 		if err != nil || reads.changedBy(kind, key, value) {
 			return true
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // protect protects keys, which must succeed.
@@ -41,7 +43,7 @@ type granted struct {
 	err     error
 }
 
-func with(ticket uint64, prop *batchlog.Proposal) *batchlog.Proposal {
+func with(ticket uint64, prop *waist.Proposal) *waist.Proposal {
 	prop.Ticket = ticket
 	return prop
 }
@@ -69,7 +71,7 @@ func TestProtect(t *testing.T) {
 			synctest.Wait()
 		}
 		chain := propose()
-		chain.Chain = &batchlog.ChainRef{Spans: []batchlog.KeyRange{{Low: []byte("j"), High: []byte("l")}}}
+		chain.Chain = &wire.ChainRef{Spans: []wire.KeyRange{{Low: []byte("j"), High: []byte("l")}}}
 		held = append(held, p.commit(t.Context(), chain))
 		synctest.Wait()
 		held = append(held, p.commit(t.Context(), with(first.ticket+1, propose(put("k"))))) // a ticket that nobody has
@@ -417,7 +419,7 @@ func TestProtectRandom(t *testing.T) {
 	for seed := range uint64(12) {
 		bubble(t, func(t *testing.T) {
 			l, s := newFakeLog(t), newFakeStore(t)
-			l.syncing = func([]batchlog.Record) error { time.Sleep(syncTakes); return nil }
+			l.syncing = func([]wire.Record) error { time.Sleep(syncTakes); return nil }
 			w := world{t: t, seed: seed, p: newLine(t, l, s), log: l, protected: map[string]int{}, ever: map[string]int{}, commits: map[batchlog.ID]read{}}
 			var wg sync.WaitGroup
 			for n := range uint64(8) {

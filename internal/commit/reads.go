@@ -5,22 +5,24 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A readSet is what a transaction has read, in order: so that a key or a range is looked up in log n, in the write loop too, which all others wait
 // for. It is made by the caller of Commit, and not changed after that. Its bytes are those of the Reads that it was made of. Who looks up in one that
 // others look up in, too, does it in a copy: lookups are counted.
 type readSet struct {
-	keys   [][]byte            // sorted, each once, and in none of ranges
-	ranges []batchlog.KeyRange // sorted, not empty, with something between any two
-	steps  int                 // comparisons of lookups
+	keys   [][]byte        // sorted, each once, and in none of ranges
+	ranges []wire.KeyRange // sorted, not empty, with something between any two
+	steps  int             // comparisons of lookups
 }
 
 // keptReads is up to how many keys, or ranges, the memory of a readSet is used again.
 const keptReads = 1024
 
 // set makes s what was read, in the memory that it has.
-func (s *readSet) set(reads *batchlog.Reads) {
+func (s *readSet) set(reads *waist.Reads) {
 	s.reset()
 	s.keys = append(s.keys, reads.Keys...)
 	s.ranges = append(s.ranges, reads.Ranges...)
@@ -55,9 +57,9 @@ func (s *readSet) arrange() {
 }
 
 // joined is ranges in order, those that overlap or meet made one, in the same memory.
-func joined(ranges []batchlog.KeyRange) []batchlog.KeyRange {
-	ranges = slices.DeleteFunc(ranges, func(r batchlog.KeyRange) bool { return bytes.Compare(r.Low, r.High) >= 0 })
-	slices.SortFunc(ranges, func(a, b batchlog.KeyRange) int { return bytes.Compare(a.Low, b.Low) })
+func joined(ranges []wire.KeyRange) []wire.KeyRange {
+	ranges = slices.DeleteFunc(ranges, func(r wire.KeyRange) bool { return bytes.Compare(r.Low, r.High) >= 0 })
+	slices.SortFunc(ranges, func(a, b wire.KeyRange) int { return bytes.Compare(a.Low, b.Low) })
 	n := 0
 	for _, r := range ranges {
 		if n > 0 && bytes.Compare(r.Low, ranges[n-1].High) <= 0 {
@@ -127,7 +129,7 @@ func (s *readSet) search(n int, found func(i int) bool) int {
 func (s *readSet) without(other *readSet) {
 	o := *other
 	s.keys = slices.DeleteFunc(s.keys, o.touches)
-	s.ranges = slices.DeleteFunc(s.ranges, func(r batchlog.KeyRange) bool { return o.contains(r.Low, r.High) })
+	s.ranges = slices.DeleteFunc(s.ranges, func(r wire.KeyRange) bool { return o.contains(r.Low, r.High) })
 }
 
 // with is what is in s, or in other.
@@ -155,7 +157,7 @@ func (s *readSet) meets(other *readSet) bool {
 		return bytes.Compare(low, otherHigh) <= 0 && bytes.Compare(otherLow, high) <= 0
 	}
 	return slices.ContainsFunc(small.keys, large.touches) ||
-		slices.ContainsFunc(small.ranges, func(r batchlog.KeyRange) bool { return large.overlaps(r.Low, r.High) })
+		slices.ContainsFunc(small.ranges, func(r wire.KeyRange) bool { return large.overlaps(r.Low, r.High) })
 }
 
 // span is bounds around s, which is not empty.
@@ -184,8 +186,8 @@ func (s *readSet) changedBy(kind batchlog.OpKind, key, value []byte) bool {
 
 // spanned reports whether the spans of c touch what was read. That is less than to have changed it, but needs no look at its ops: the write
 // loop is not held up by the size of a chain.
-func (s *readSet) spanned(c *batchlog.ChainRef) bool {
-	return slices.ContainsFunc(c.Spans, func(span batchlog.KeyRange) bool { return s.overlaps(span.Low, span.High) })
+func (s *readSet) spanned(c *wire.ChainRef) bool {
+	return slices.ContainsFunc(c.Spans, func(span wire.KeyRange) bool { return s.overlaps(span.Low, span.High) })
 }
 
 // readIn is a key between low and high that was read, or the lowest of a range: to tell what a conflict is about.

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
-func randomReads(rng *rand.Rand, most int) *batchlog.Reads {
-	var reads batchlog.Reads
+func randomReads(rng *rand.Rand, most int) *waist.Reads {
+	var reads waist.Reads
 	key := func() []byte {
 		b := make([]byte, rng.IntN(3))
 		for i := range b {
@@ -28,7 +30,7 @@ func randomReads(rng *rand.Rand, most int) *batchlog.Reads {
 		if rng.IntN(2) == 0 {
 			reads.Keys = append(reads.Keys, key())
 		} else {
-			reads.Ranges = append(reads.Ranges, batchlog.KeyRange{Low: key(), High: key()}) // some are empty, or upside down
+			reads.Ranges = append(reads.Ranges, wire.KeyRange{Low: key(), High: key()}) // some are empty, or upside down
 		}
 	}
 	return &reads
@@ -44,10 +46,10 @@ func TestReadSet(t *testing.T) {
 			universe = append(universe, []byte{byte(a), byte(b)})
 		}
 	}
-	within := func(r batchlog.KeyRange, key []byte) bool {
+	within := func(r wire.KeyRange, key []byte) bool {
 		return bytes.Compare(r.Low, key) <= 0 && bytes.Compare(key, r.High) < 0
 	}
-	touches := func(reads *batchlog.Reads, key []byte) bool {
+	touches := func(reads *waist.Reads, key []byte) bool {
 		for _, k := range reads.Keys {
 			if bytes.Equal(k, key) {
 				return true
@@ -60,9 +62,9 @@ func TestReadSet(t *testing.T) {
 		}
 		return false
 	}
-	overlaps := func(reads *batchlog.Reads, low, high []byte) bool {
+	overlaps := func(reads *waist.Reads, low, high []byte) bool {
 		for _, k := range reads.Keys {
-			if within(batchlog.KeyRange{Low: low, High: high}, k) {
+			if within(wire.KeyRange{Low: low, High: high}, k) {
 				return true
 			}
 		}
@@ -123,14 +125,14 @@ func TestReadSet(t *testing.T) {
 }
 
 // numbered is n ranges apart from one another, or as many keys.
-func numbered(n int, keys bool) *batchlog.Reads {
-	var reads batchlog.Reads
+func numbered(n int, keys bool) *waist.Reads {
+	var reads waist.Reads
 	for i := range n {
 		low := fmt.Appendf(nil, "%08d", 2*((i*7919)%n))
 		if keys {
 			reads.Keys = append(reads.Keys, low)
 		} else {
-			reads.Ranges = append(reads.Ranges, batchlog.KeyRange{Low: low, High: append(low, 'x')})
+			reads.Ranges = append(reads.Ranges, wire.KeyRange{Low: low, High: append(low, 'x')})
 		}
 	}
 	return &reads
@@ -175,21 +177,21 @@ func TestWriteLoopShare(t *testing.T) {
 		ops = append(ops, put(fmt.Sprintf("%08dz", i)))
 	}
 	batch := propose(ops...)
-	large := batchlog.Record{ID: 1, Count: batch.Count, Ops: batch.Ops}
-	small := func(n int) (records []batchlog.Record) {
+	large := wire.Record{ID: 1, Count: batch.Count, Ops: batch.Ops}
+	small := func(n int) (records []wire.Record) {
 		one := propose(put("z"))
 		for range n {
-			records = append(records, batchlog.Record{Count: 1, Ops: one.Ops})
+			records = append(records, wire.Record{Count: 1, Ops: one.Ops})
 		}
 		return records
 	}
 	for name, c := range map[string]struct {
-		records []batchlog.Record
+		records []wire.Record
 		round   int
 		again   bool
 	}{
-		"a large batch":                  {[]batchlog.Record{large}, 0, true},
-		"a large batch, after rounds":    {[]batchlog.Record{large}, checkRounds - 1, false},
+		"a large batch":                  {[]wire.Record{large}, 0, true},
+		"a large batch, after rounds":    {[]wire.Record{large}, checkRounds - 1, false},
 		"many commits":                   {small(checkOps), 0, true},
 		"many commits, the second round": {small(checkOps), 1, false},
 		"some commits":                   {small(checkOps / 2), 0, false},
@@ -239,14 +241,14 @@ func TestHandedBack(t *testing.T) {
 // loop looks at what waits.
 func TestLeftProposalsAreFree(t *testing.T) {
 	l, s := newFakeLog(t), newFakeStore(t)
-	l.syncing = func([]batchlog.Record) error { time.Sleep(20 * time.Microsecond); return nil }
+	l.syncing = func([]wire.Record) error { time.Sleep(20 * time.Microsecond); return nil }
 	p := newLine(t, l, s)
 	var wg, churn sync.WaitGroup
 	var stop atomic.Bool
 	for w := range 4 {
 		churn.Go(func() {
 			for !stop.Load() {
-				_, end, err := p.Protect(t.Context(), 0, &batchlog.Reads{Keys: [][]byte{fmt.Append(nil, "other", w)}})
+				_, end, err := p.Protect(t.Context(), 0, &waist.Reads{Keys: [][]byte{fmt.Append(nil, "other", w)}})
 				if err != nil {
 					t.Error(err)
 					return
@@ -262,7 +264,7 @@ func TestLeftProposalsAreFree(t *testing.T) {
 			for i := range 300 {
 				prop.Ticket, prop.Count = 0, 1
 				prop.Ops = append(prop.Ops[:0], propose(put("k")).Ops...)
-				prop.Reads = &batchlog.Reads{Keys: [][]byte{[]byte("r")}}
+				prop.Reads = &waist.Reads{Keys: [][]byte{[]byte("r")}}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%5)*20*time.Microsecond)
 				_, err := p.Commit(ctx, prop)
 				cancel()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Replay applies the commits of log that store doesn't have yet. progress, if not nil, is told how far it is.
@@ -40,7 +41,7 @@ func Replay(ctx context.Context, log Log, store Store, progress func(applied, he
 
 // checkRecords makes sure that records have as many ops as they say, before any of them is applied: the store takes them as they are, and could not go on if they had not. The ops of
 // a chain are counted where they are read.
-func checkRecords(records []batchlog.Record) error {
+func checkRecords(records []wire.Record) error {
 	for i := range records {
 		r := &records[i]
 		inline := r.Count
@@ -50,7 +51,7 @@ func checkRecords(records []batchlog.Record) error {
 		count := 0
 		for ops := r.Ops; len(ops) > 0; count++ {
 			var err error
-			if _, _, _, ops, err = batchlog.NextOp(ops); err != nil {
+			if _, _, _, ops, err = wire.NextOp(ops); err != nil {
 				return fmt.Errorf("commit %d: %w: %w", r.ID, batchlog.ErrCorrupt, err)
 			}
 		}
@@ -66,7 +67,7 @@ var errStopped = errors.New("the store stopped applying")
 
 // applyAside has a store apply records in a goroutine of its own. A store that can't go on ends the goroutine that it runs in, or never returns, and the
 // caller's is somebody's who opens a database.
-func applyAside(store Store, records []batchlog.Record) error {
+func applyAside(store Store, records []wire.Record) error {
 	done := make(chan error, 1)
 	go func() {
 		err := errStopped

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Replay brings a store from its mark to head, stretch by stretch, and says how far it is.
@@ -71,10 +72,10 @@ func TestReplayErrors(t *testing.T) {
 		{"a record with other ops than it says", func(l *fakeLog, _ *fakeStore) { l.mu.records[2].Count++ }, batchlog.ErrCorrupt, 2},
 		{"a record with more ops than it says", func(l *fakeLog, _ *fakeStore) { l.mu.records[1].Count = 0 }, batchlog.ErrCorrupt, 0},
 		{"the store ends the goroutine", func(_ *fakeLog, s *fakeStore) {
-			s.applying = func([]batchlog.Record) error { runtime.Goexit(); return nil }
+			s.applying = func([]wire.Record) error { runtime.Goexit(); return nil }
 		}, errStopped, 0},
 		{"second apply", func(_ *fakeLog, s *fakeStore) {
-			s.applying = func(r []batchlog.Record) error {
+			s.applying = func(r []wire.Record) error {
 				if r[0].ID > 1 {
 					return broken
 				}

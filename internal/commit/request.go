@@ -7,13 +7,14 @@ import (
 	"sync/atomic"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // A request is a proposal, or the wish for a protection, on its way through the write loop.
 type request struct {
-	prop   *batchlog.Proposal // nil: it asks for protect
-	ticket uint64             // that of prop
-	round  int                // how often it was handed back
+	prop   *waist.Proposal // nil: it asks for protect
+	ticket uint64          // that of prop
+	round  int             // how often it was handed back
 
 	// Of a transaction: checked is the commit up to which reads have been validated. What it has read of a protection of its own, covered, is left
 	// out of reads, as nobody can have changed it; whole says that this was not so in the round before.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A failing error is one of a store that has written nothing.
@@ -38,7 +39,7 @@ func TestApplyAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, s := newFakeLog(t), newFakeStore(t)
 				left := test.fails
-				s.applying = func([]batchlog.Record) error {
+				s.applying = func([]wire.Record) error {
 					if left > 0 {
 						left--
 						return test.err
@@ -75,7 +76,7 @@ func TestApplyAgainTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, s := newFakeLog(t), newFakeStore(t)
 		failed := map[batchlog.ID]bool{}
-		s.applying = func(records []batchlog.Record) error {
+		s.applying = func(records []wire.Record) error {
 			for _, r := range records { // one by one, the second half of them not at the first time
 				if r.ID%2 == 0 && !failed[r.ID] {
 					failed[r.ID] = true

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // tokens makes sure that of all proposals with one token one is committed. A token is in the table from the moment that somebody
@@ -21,7 +23,7 @@ type tokenEntry struct {
 }
 
 // commitOnce commits a proposal with a token, or returns the id of the commit that has it.
-func (p *Pipeline) commitOnce(ctx context.Context, prop *batchlog.Proposal) (batchlog.ID, error) {
+func (p *Pipeline) commitOnce(ctx context.Context, prop *waist.Proposal) (batchlog.ID, error) {
 	for {
 		e, mine := p.tokens.enter(prop.Token)
 		if mine {
@@ -73,7 +75,7 @@ func (t *tokens) enter(token string) (e *tokenEntry, mine bool) {
 }
 
 // resolve finds out the id for an entry of one's own: from the store, or by a commit.
-func (p *Pipeline) resolve(ctx context.Context, e *tokenEntry, prop *batchlog.Proposal) {
+func (p *Pipeline) resolve(ctx context.Context, e *tokenEntry, prop *waist.Proposal) {
 	committed := false
 	defer func() {
 		if !committed {
@@ -99,7 +101,7 @@ func (t *tokens) leave(token string, e *tokenEntry) {
 }
 
 // applied takes the tokens of records, which the store knows now, out of the table.
-func (t *tokens) applied(records []batchlog.Record) {
+func (t *tokens) applied(records []wire.Record) {
 	for i := range records {
 		if len(records[i].Meta) == 0 {
 			continue

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // underWay is how many tokens are in the table.
@@ -80,7 +81,7 @@ func TestTokenOwnerFails(t *testing.T) {
 		first := p.commit(t.Context(), propose(put("first")))
 		<-b.entered
 		full := 2
-		l.addErr = func(r batchlog.Record) error {
+		l.addErr = func(r wire.Record) error {
 			if r.Token() != "" && full > 0 {
 				full--
 				return batchlog.ErrNoSpace

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A transaction may be committed if no commit since the view that it read has changed what it read: a key, found or not, or
@@ -24,12 +25,12 @@ const windowBytes = 8 << 20
 // A window is the newest commits.
 type window struct {
 	mu     sync.RWMutex
-	groups [][]batchlog.Record // in order of ids, without holes
-	next   batchlog.ID         // of the commit after the last
+	groups [][]wire.Record // in order of ids, without holes
+	next   batchlog.ID     // of the commit after the last
 	bytes  int64
 }
 
-func (w *window) add(group []batchlog.Record) {
+func (w *window) add(group []wire.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.groups = append(w.groups, group)
@@ -43,7 +44,7 @@ func (w *window) add(group []batchlog.Record) {
 }
 
 // after calls visit for the commits after id and returns the last one. ok is false if the window doesn't go back that far.
-func (w *window) after(id batchlog.ID, visit func(r *batchlog.Record) error) (last batchlog.ID, ok bool, err error) {
+func (w *window) after(id batchlog.ID, visit func(r *wire.Record) error) (last batchlog.ID, ok bool, err error) {
 	w.mu.RLock()
 	groups, next := w.groups, w.next
 	if id+1 >= next {
@@ -55,7 +56,7 @@ func (w *window) after(id batchlog.ID, visit func(r *batchlog.Record) error) (la
 		return id, false, nil
 	}
 	at := sort.Search(len(groups), func(i int) bool { return groups[i][len(groups[i])-1].ID > id })
-	later := append([][]batchlog.Record(nil), groups[at:]...) // the slots behind groups are cleared when it moves on
+	later := append([][]wire.Record(nil), groups[at:]...) // the slots behind groups are cleared when it moves on
 	w.mu.RUnlock()
 	for _, group := range later {
 		for i := range group {
@@ -169,7 +170,7 @@ func (p *Pipeline) validate(r *request) error {
 		return nil
 	}
 	left := checkOps << r.round
-	check := func(rec *batchlog.Record) error {
+	check := func(rec *wire.Record) error {
 		if left -= inlineOps(rec) + 1; left < 0 {
 			return errAgain
 		}
@@ -191,7 +192,7 @@ func (p *Pipeline) validate(r *request) error {
 }
 
 // inlineOps is how many ops are in the record itself.
-func inlineOps(rec *batchlog.Record) int {
+func inlineOps(rec *wire.Record) int {
 	if rec.Chain != nil {
 		return rec.Count - rec.Chain.Count
 	}
@@ -199,7 +200,7 @@ func inlineOps(rec *batchlog.Record) int {
 }
 
 // conflict returns a *ConflictError if rec changes what r read.
-func (r *request) conflict(rec *batchlog.Record) error {
+func (r *request) conflict(rec *wire.Record) error {
 	if c := rec.Chain; c != nil && r.reads.spanned(c) { // it may have: the transaction runs again on top of it
 		for _, span := range c.Spans {
 			if r.reads.overlaps(span.Low, span.High) {
@@ -209,7 +210,7 @@ func (r *request) conflict(rec *batchlog.Record) error {
 	}
 	ops := rec.Ops
 	for range inlineOps(rec) {
-		kind, key, value, rest, err := batchlog.NextOp(ops)
+		kind, key, value, rest, err := wire.NextOp(ops)
 		if err != nil {
 			return fmt.Errorf("validate against commit %d: %w", rec.ID, err)
 		}

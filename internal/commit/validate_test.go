@@ -8,17 +8,19 @@ import (
 	"testing/synctest"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // reading is a proposal that has read keys and ranges, "low-high", at base.
-func reading(base batchlog.ID, keys []string, ranges ...[2]string) *batchlog.Proposal {
+func reading(base batchlog.ID, keys []string, ranges ...[2]string) *waist.Proposal {
 	p := propose(put("own"))
-	p.Reads = &batchlog.Reads{Base: base}
+	p.Reads = &waist.Reads{Base: base}
 	for _, k := range keys {
 		p.Reads.Keys = append(p.Reads.Keys, []byte(k))
 	}
 	for _, r := range ranges {
-		p.Reads.Ranges = append(p.Reads.Ranges, batchlog.KeyRange{Low: []byte(r[0]), High: []byte(r[1])})
+		p.Reads.Ranges = append(p.Reads.Ranges, wire.KeyRange{Low: []byte(r[0]), High: []byte(r[1])})
 	}
 	return p
 }
@@ -88,7 +90,7 @@ func TestConflict(t *testing.T) {
 			}
 			// The op is the second of its commit, so all ops are looked at.
 			change := propose(put("~else"), test.op)
-			tx := func(base batchlog.ID) *batchlog.Proposal { return reading(base, test.keys, test.ranges...) }
+			tx := func(base batchlog.ID) *waist.Proposal { return reading(base, test.keys, test.ranges...) }
 			bubble(t, func(t *testing.T) {
 				l, s := newFakeLog(t), newFakeStore(t)
 				p := newLine(t, l, s)
@@ -241,7 +243,7 @@ func TestOldBaseErrors(t *testing.T) {
 func TestMalformedOps(t *testing.T) {
 	l, s := newFakeLog(t), newFakeStore(t)
 	p := newLine(t, l, s)
-	mustCommit(t, p, &batchlog.Proposal{Count: 1, Ops: []byte{77}})
+	mustCommit(t, p, &waist.Proposal{Count: 1, Ops: []byte{77}})
 	if _, err := p.Commit(t.Context(), reading(0, []string{"k"})); err == nil {
 		t.Error("validated against what can't be read")
 	}

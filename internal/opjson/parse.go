@@ -187,7 +187,7 @@ func (p *Parser) Space(text []byte) (*batchlog.Space, error) {
 		return nil, err
 	}
 	s := p.db.Space(path...)
-	if err := p.db.Owns(s); err != nil { // its path is none
+	if err := p.db.Inside().Owns(s); err != nil { // its path is none
 		return nil, err
 	}
 	if len(text) > parserSpaceBytes {

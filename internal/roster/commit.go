@@ -6,12 +6,14 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Commit makes the commit of a task with commit, if the task's worker may. A refusal is a *batchlog.TaskMoveError.
 //
 // Commits that move one task come one at a time: that the cursor stands where the window began is still true when the commit is made.
-func (r *Roster) Commit(ctx context.Context, p *batchlog.Proposal, commit func(context.Context, *batchlog.Proposal) (batchlog.ID, error)) (batchlog.ID, error) {
+func (r *Roster) Commit(ctx context.Context, p *waist.Proposal, commit func(context.Context, *waist.Proposal) (batchlog.ID, error)) (batchlog.ID, error) {
 	m := *p.Task
 	e := r.entry(m.Task)
 	if !m.Admin && m.To == 0 {
@@ -26,7 +28,7 @@ func (r *Roster) Commit(ctx context.Context, p *batchlog.Proposal, commit func(c
 	}
 	for {
 		within, cancel := context.WithCancelCause(ctx)
-		id, err := r.commitInTurn(within, e, p, func(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+		id, err := r.commitInTurn(within, e, p, func(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 			defer e.yield(cancel)()
 			return commit(ctx, p)
 		})
@@ -73,7 +75,7 @@ func (e *entry) yield(cancel context.CancelCauseFunc) (done func()) {
 }
 
 // commitInTurn makes a commit that moves or changes the task.
-func (r *Roster) commitInTurn(ctx context.Context, e *entry, p *batchlog.Proposal, commit func(context.Context, *batchlog.Proposal) (batchlog.ID, error)) (batchlog.ID, error) {
+func (r *Roster) commitInTurn(ctx context.Context, e *entry, p *waist.Proposal, commit func(context.Context, *waist.Proposal) (batchlog.ID, error)) (batchlog.ID, error) {
 	if err := e.take(ctx); err != nil {
 		return 0, err
 	}
@@ -99,7 +101,7 @@ func (r *Roster) commitInTurn(ctx context.Context, e *entry, p *batchlog.Proposa
 		return 0, err
 	}
 	if m.To > head { // a task has handled what was durable: its cursor would leave out commits that are yet to come
-		return 0, &batchlog.TaskMoveError{Move: m, Cursor: m.From, Head: head}
+		return 0, &batchlog.TaskMoveError{Move: batchlog.TaskMove(m), Cursor: m.From, Head: head}
 	}
 	if err := r.serveCuts(ctx, e, m); err != nil {
 		return 0, err
@@ -115,14 +117,14 @@ func (r *Roster) commitInTurn(ctx context.Context, e *entry, p *batchlog.Proposa
 }
 
 // mayCommit returns why a worker may not commit this now, or nil.
-func (e *entry) mayCommit(m batchlog.TaskMove) error {
+func (e *entry) mayCommit(m wire.TaskMove) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, ok := e.fences[m.Fence]; !ok {
-		return &batchlog.TaskMoveError{Move: m, Cursor: e.cursor, Lost: true}
+		return &batchlog.TaskMoveError{Move: batchlog.TaskMove(m), Cursor: e.cursor, Lost: true}
 	}
 	if m.To != 0 && (m.From != e.cursor || m.To <= m.From) {
-		return &batchlog.TaskMoveError{Move: m, Cursor: e.cursor}
+		return &batchlog.TaskMoveError{Move: batchlog.TaskMove(m), Cursor: e.cursor}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // An engine whose log ends somewhere; the rest of it isn't there.
@@ -25,8 +27,8 @@ func TestTicketGetsTheTurn(t *testing.T) {
 	entered := 0
 	done := make(chan error, 1)
 	go func() {
-		window := &batchlog.Proposal{Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 5}}
-		_, err := r.Commit(t.Context(), window, func(ctx context.Context, _ *batchlog.Proposal) (batchlog.ID, error) {
+		window := &waist.Proposal{Task: &wire.TaskMove{Task: "t", Fence: 1, From: 0, To: 5}}
+		_, err := r.Commit(t.Context(), window, func(ctx context.Context, _ *waist.Proposal) (batchlog.ID, error) {
 			if entered++; entered == 1 {
 				close(waiting)
 			}
@@ -40,8 +42,8 @@ func TestTicketGetsTheTurn(t *testing.T) {
 		done <- err
 	}()
 	<-waiting
-	urgent := &batchlog.Proposal{Ticket: 1, Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 3}}
-	if id, err := r.Commit(t.Context(), urgent, func(context.Context, *batchlog.Proposal) (batchlog.ID, error) { return 7, nil }); id != 7 || err != nil {
+	urgent := &waist.Proposal{Ticket: 1, Task: &wire.TaskMove{Task: "t", Fence: 1, From: 0, To: 3}}
+	if id, err := r.Commit(t.Context(), urgent, func(context.Context, *waist.Proposal) (batchlog.ID, error) { return 7, nil }); id != 7 || err != nil {
 		t.Fatal(id, err)
 	}
 	close(released)
@@ -60,8 +62,8 @@ func TestTurnContext(t *testing.T) {
 	r.entry("t").fences = map[uint64]struct{}{1: {}}
 	why := errors.New("why")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	p := &batchlog.Proposal{Task: &batchlog.TaskMove{Task: "t", Fence: 1, From: 0, To: 5}}
-	_, err := r.Commit(ctx, p, func(ctx context.Context, _ *batchlog.Proposal) (batchlog.ID, error) {
+	p := &waist.Proposal{Task: &wire.TaskMove{Task: "t", Fence: 1, From: 0, To: 5}}
+	_, err := r.Commit(ctx, p, func(ctx context.Context, _ *waist.Proposal) (batchlog.ID, error) {
 		cancel(why)
 		<-ctx.Done()
 		return 0, context.Cause(ctx)
@@ -74,28 +76,28 @@ func TestTurnContext(t *testing.T) {
 // A window is taken from a worker of the task only, and only where the task stands.
 func TestRefusesMoves(t *testing.T) {
 	for name, c := range map[string]struct {
-		move  batchlog.TaskMove
+		move  wire.TaskMove
 		taken bool
 		lost  bool
 	}{
-		"as it should be":         {batchlog.TaskMove{Fence: 2, From: 5, To: 9}, true, false},
-		"no move":                 {batchlog.TaskMove{Fence: 2}, true, false},
-		"worker that is gone":     {batchlog.TaskMove{Fence: 1, From: 5, To: 9}, false, true},
-		"no move, worker gone":    {batchlog.TaskMove{Fence: 1}, false, true},
-		"worker that never was":   {batchlog.TaskMove{Fence: 3, From: 5, To: 9}, false, true},
-		"handled already":         {batchlog.TaskMove{Fence: 2, From: 3, To: 5}, false, false},
-		"handled in part":         {batchlog.TaskMove{Fence: 2, From: 3, To: 9}, false, false},
-		"leaves out what is next": {batchlog.TaskMove{Fence: 2, From: 6, To: 9}, false, false},
-		"goes back":               {batchlog.TaskMove{Fence: 2, From: 5, To: 4}, false, false},
-		"to head":                 {batchlog.TaskMove{Fence: 2, From: 5, To: 10}, true, false},
-		"beyond head":             {batchlog.TaskMove{Fence: 2, From: 5, To: 11}, false, false},
+		"as it should be":         {wire.TaskMove{Fence: 2, From: 5, To: 9}, true, false},
+		"no move":                 {wire.TaskMove{Fence: 2}, true, false},
+		"worker that is gone":     {wire.TaskMove{Fence: 1, From: 5, To: 9}, false, true},
+		"no move, worker gone":    {wire.TaskMove{Fence: 1}, false, true},
+		"worker that never was":   {wire.TaskMove{Fence: 3, From: 5, To: 9}, false, true},
+		"handled already":         {wire.TaskMove{Fence: 2, From: 3, To: 5}, false, false},
+		"handled in part":         {wire.TaskMove{Fence: 2, From: 3, To: 9}, false, false},
+		"leaves out what is next": {wire.TaskMove{Fence: 2, From: 6, To: 9}, false, false},
+		"goes back":               {wire.TaskMove{Fence: 2, From: 5, To: 4}, false, false},
+		"to head":                 {wire.TaskMove{Fence: 2, From: 5, To: 10}, true, false},
+		"beyond head":             {wire.TaskMove{Fence: 2, From: 5, To: 11}, false, false},
 	} {
 		r := New(batchlog.New(nil), headEngine{head: 10}, nil)
 		e := r.entry("t")
 		e.known, e.cursor, e.fences = true, 5, map[uint64]struct{}{2: {}}
 		c.move.Task = "t"
 		calls := 0
-		_, err := r.Commit(t.Context(), &batchlog.Proposal{Task: &c.move}, func(context.Context, *batchlog.Proposal) (batchlog.ID, error) {
+		_, err := r.Commit(t.Context(), &waist.Proposal{Task: &c.move}, func(context.Context, *waist.Proposal) (batchlog.ID, error) {
 			calls++
 			return 12, nil
 		})

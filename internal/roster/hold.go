@@ -8,6 +8,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/taskstate"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Hold returns when a read of the stored key may be made as o asks for: at once unless a task derives its space. Else when the
@@ -163,8 +164,8 @@ func (r *Roster) waitError(key []byte, e *entry, target batchlog.ID, began time.
 	w := &batchlog.WaitError{
 		For: target, Applied: r.engine.Applied(), Waited: time.Since(began), Err: cause, Task: e.name, Cursor: cursor, State: "in an unknown state",
 	}
-	if path, _, err := batchlog.SplitKey(key); err == nil {
-		w.Space, _ = r.db.SpaceAt(path) // without it the error still says which task
+	if path, _, err := wire.SplitKey(key); err == nil {
+		w.Space, _ = r.db.Inside().SpaceAt(path) // without it the error still says which task
 	}
 	v, err := r.db.View(context.Background(), batchlog.Stale())
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // cutEvery bounds how often views cut the windows of tasks. Views that come sooner wait for the next moment, and share it.
@@ -15,15 +17,15 @@ const cutEvery = 2 * time.Millisecond
 // A moment is the database at one commit, derived spaces included. Views share it; the last one lets go of it.
 type moment struct {
 	roster *Roster
-	ready  chan struct{}     // closed when base or err is there
-	base   batchlog.Snapshot // of everything but what tasks derive
+	ready  chan struct{}  // closed when base or err is there
+	base   waist.Snapshot // of everything but what tasks derive
 	err    error
 	cut    []*entry // the tasks whose windows end here
 
 	mu    sync.Mutex
 	refs  int
 	taken bool // ready is closed, or about to be
-	tasks map[*entry]batchlog.Snapshot
+	tasks map[*entry]waist.Snapshot
 }
 
 // moments makes one after the other.
@@ -38,7 +40,7 @@ func (ms *moments) join(r *Roster) *moment {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	if ms.next == nil {
-		ms.next = &moment{roster: r, ready: make(chan struct{}), tasks: map[*entry]batchlog.Snapshot{}}
+		ms.next = &moment{roster: r, ready: make(chan struct{}), tasks: map[*entry]waist.Snapshot{}}
 		go ms.take(ms.next, time.Until(ms.last.Add(cutEvery)))
 	}
 	ms.next.mu.Lock()
@@ -87,7 +89,7 @@ func (m *moment) uncut() {
 }
 
 // of is the snapshot for what e derives, nil as long as there is none.
-func (m *moment) of(e *entry) batchlog.Snapshot {
+func (m *moment) of(e *entry) waist.Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.tasks[e]
@@ -136,7 +138,7 @@ func (m *moment) leave() error {
 	return m.drop(tasks)
 }
 
-func (m *moment) drop(tasks map[*entry]batchlog.Snapshot) error {
+func (m *moment) drop(tasks map[*entry]waist.Snapshot) error {
 	m.uncut()
 	if m.base == nil {
 		return nil
@@ -152,7 +154,7 @@ func (m *moment) drop(tasks map[*entry]batchlog.Snapshot) error {
 
 // serveCuts lets moments have their snapshots before e is moved by m, or refuses m because it would move e past one. Its caller
 // has the turn of e.
-func (r *Roster) serveCuts(ctx context.Context, e *entry, m batchlog.TaskMove) error {
+func (r *Roster) serveCuts(ctx context.Context, e *entry, m wire.TaskMove) error {
 	e.mu.Lock()
 	cuts := make([]*moment, 0, len(e.cuts))
 	for c := range e.cuts {
@@ -179,7 +181,7 @@ func (r *Roster) serveCuts(ctx context.Context, e *entry, m batchlog.TaskMove) e
 		}
 	}
 	if at != 0 {
-		return &batchlog.TaskMoveError{Move: m, Cursor: m.From, Cut: at}
+		return &batchlog.TaskMoveError{Move: batchlog.TaskMove(m), Cursor: m.From, Cut: at}
 	}
 	return nil
 }

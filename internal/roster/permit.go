@@ -7,11 +7,13 @@ import (
 	"iter"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // Permit returns an ErrPermission if p has ops in a space that another task derives. A write that is under way while a task is
 // registered may still come through, as one from before.
-func (r *Roster) Permit(ctx context.Context, p *batchlog.Proposal) error {
+func (r *Roster) Permit(ctx context.Context, p *waist.Proposal) error {
 	if p.Task == nil && p.Ticket == 0 { // a task, or who has a ticket, may be what the change waits for
 		if err := r.upToDate(ctx); err != nil {
 			return err
@@ -22,7 +24,7 @@ func (r *Roster) Permit(ctx context.Context, p *batchlog.Proposal) error {
 	}
 	ops := p.Ops
 	for range p.Count {
-		kind, key, _, rest, err := batchlog.NextOp(ops)
+		kind, key, _, rest, err := wire.NextOp(ops)
 		if err != nil {
 			return err
 		}
@@ -35,16 +37,16 @@ func (r *Roster) Permit(ctx context.Context, p *batchlog.Proposal) error {
 }
 
 // permit is Permit for one op.
-func (r *Roster) permit(task *batchlog.TaskMove, kind batchlog.OpKind, key []byte) error {
+func (r *Roster) permit(task *wire.TaskMove, kind batchlog.OpKind, key []byte) error {
 	e := r.owner(key)
 	if e == nil || task != nil && task.Task == e.name && !task.Admin {
 		return nil
 	}
-	path, own, err := batchlog.SplitKey(key)
+	path, own, err := wire.SplitKey(key)
 	if err != nil {
 		return err
 	}
-	s, err := r.db.SpaceAt(path)
+	s, err := r.db.Inside().SpaceAt(path)
 	if err != nil {
 		return err
 	}
@@ -52,7 +54,7 @@ func (r *Roster) permit(task *batchlog.TaskMove, kind batchlog.OpKind, key []byt
 }
 
 // PermitChain is Permit for the ops in the file of a chain.
-func (r *Roster) PermitChain(ctx context.Context, c *batchlog.ChainRef) error {
+func (r *Roster) PermitChain(ctx context.Context, c *wire.ChainRef) error {
 	for {
 		at := r.derived.Load()
 		if at == nil || !at.mayBeIn(c) {
@@ -66,7 +68,7 @@ func (r *Roster) PermitChain(ctx context.Context, c *batchlog.ChainRef) error {
 			}
 			return nil
 		}
-		ops := batchlog.Record{Chain: c, Count: c.Count}
+		ops := wire.Record{Chain: c, Count: c.Count}
 		n := 0
 		err := ops.EachOp(func(kind batchlog.OpKind, key, _ []byte) error {
 			if n++; n%4096 == 0 && ctx.Err() != nil {
@@ -82,7 +84,7 @@ func (r *Roster) PermitChain(ctx context.Context, c *batchlog.ChainRef) error {
 }
 
 // mayBeIn reports whether an op of the chain may be in a derived space.
-func (s *shape) mayBeIn(c *batchlog.ChainRef) bool {
+func (s *shape) mayBeIn(c *wire.ChainRef) bool {
 	for open := range s.paths.All() {
 		if c.MayTouch(open, append(bytes.Clone(open), 0xff)) {
 			return true

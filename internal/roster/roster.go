@@ -15,6 +15,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/taskstate"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // An Engine is what the roster needs of the engine that it is a part of.
@@ -22,9 +23,9 @@ type Engine interface {
 	// Hold returns when the store is as far as o asks for, which says nothing of derived spaces.
 	Hold(ctx context.Context, o batchlog.ReadOptions) error
 	// Snapshot returns the store as it is.
-	Snapshot() (batchlog.Snapshot, error)
+	Snapshot() (waist.Snapshot, error)
 	// Log returns a reader of the log.
-	Log(ctx context.Context, o batchlog.LogOptions) (batchlog.LogReader, error)
+	Log(ctx context.Context, o batchlog.LogOptions) (waist.LogReader, error)
 	Head(ctx context.Context) (batchlog.ID, error)
 	Applied() batchlog.ID
 	// Session names this opening of the database.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 )
 
 // View is a snapshot in which derived spaces are as of its id, too: as if their tasks worked at once. A read there waits
@@ -18,7 +19,7 @@ import (
 // that is derived from derived ones a view shows that state or a later one.
 //
 // ctx is that of the view: when it ends, so do its waits.
-func (r *Roster) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Snapshot, error) {
+func (r *Roster) View(ctx context.Context, o batchlog.ReadOptions) (waist.Snapshot, error) {
 	if o.Stale || o.Plain {
 		return r.engine.Snapshot()
 	}
@@ -45,7 +46,7 @@ func (r *Roster) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Sna
 }
 
 // settled is a snapshot that needs nothing beside it, as every task has answered its id; nil if there is none now.
-func (r *Roster) settled(ctx context.Context) (batchlog.Snapshot, error) {
+func (r *Roster) settled(ctx context.Context) (waist.Snapshot, error) {
 	type place struct {
 		task         *entry
 		cursor, last batchlog.ID
@@ -94,7 +95,7 @@ func (v *view) Get(ctx context.Context, key []byte) ([]byte, error) {
 }
 
 // Scan is as batchlog.Snapshot says, for the own keys of one space: what is derived is whole subtrees.
-func (v *view) Scan(ctx context.Context, low, high []byte, reverse bool) (batchlog.Cursor, error) {
+func (v *view) Scan(ctx context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	s, err := v.of(low)
 	if err != nil {
 		return nil, err
@@ -103,7 +104,7 @@ func (v *view) Scan(ctx context.Context, low, high []byte, reverse bool) (batchl
 }
 
 // of is the snapshot that a stored key is to be read in.
-func (v *view) of(key []byte) (batchlog.Snapshot, error) {
+func (v *view) of(key []byte) (waist.Snapshot, error) {
 	e := v.roster.owner(key)
 	if e == nil {
 		return v.moment.base, nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -41,7 +42,7 @@ type appender struct {
 // Add appends r to the group that the next [Log.Sync] writes, and returns it as it stands there. If added is false
 // the group has no room for it: sync first. An error means that r is nowhere: ErrNoSpace while the disk
 // is full, ErrReadOnly after a failed sync. The id of r must be the next one, its time not before the last.
-func (l *Log) Add(r batchlog.Record) (stored batchlog.Record, added bool, err error) {
+func (l *Log) Add(r wire.Record) (stored wire.Record, added bool, err error) {
 	t := &l.tail
 	size := segment.RecordSize(&r)
 	if t.count > 0 && !t.fits(size) {
@@ -143,7 +144,7 @@ func (l *Log) publish(g segment.Group, records []byte) {
 		v.begun.Store(passed)
 	}
 	if at := t.marked; at == 0 || g.Offset-at >= segment.MarkBytes {
-		var first batchlog.Record
+		var first wire.Record
 		if _, err := segment.ParseRecord(records, &first); err != nil {
 			panic("batchlog: bug: wrote a record that cannot be read: " + err.Error())
 		}

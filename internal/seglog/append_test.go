@@ -13,6 +13,7 @@ import (
 	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -25,7 +26,7 @@ func TestWriteReopen(t *testing.T) {
 	}
 	for range 20 {
 		for range r.IntN(12) {
-			group := make([]batchlog.Record, 1+r.IntN(5))
+			group := make([]wire.Record, 1+r.IntN(5))
 			for i := range group {
 				group[i] = put(r.IntN(3000), "a", r.IntN(3))
 				if r.IntN(3) == 0 {
@@ -113,7 +114,7 @@ func TestGroups(t *testing.T) {
 	w := begin(t, options(vfs.NewMem(), 1<<20))
 	r := rand.New(rand.NewPCG(2, 2))
 	for range 20 {
-		group := make([]batchlog.Record, 1+r.IntN(40))
+		group := make([]wire.Record, 1+r.IntN(40))
 		for i := range group {
 			group[i] = put([]int{0, r.IntN(100), r.IntN(60 << 10), r.IntN(1 << 20)}[r.IntN(4)/(1+r.IntN(2))], "a")
 		}
@@ -133,7 +134,7 @@ func TestGroups(t *testing.T) {
 func TestAddOrder(t *testing.T) {
 	w := begin(t, options(vfs.NewMem(), 1<<20))
 	w.write(put(1, "a"))
-	for name, r := range map[string]batchlog.Record{
+	for name, r := range map[string]wire.Record{
 		"the same id":  {ID: 1, Time: w.time},
 		"a hole":       {ID: 3, Time: w.time},
 		"an older one": {ID: 2, Time: w.time - 1},
@@ -262,7 +263,7 @@ func TestNoSpaceForGroup(t *testing.T) {
 func TestAbandonedMemory(t *testing.T) {
 	fs := &watch{FS: vfs.NewMem()}
 	w := begin(t, options(fs, 1<<20))
-	stored, _, err := w.log.Add(batchlog.Record{ID: 1, Time: 1, Meta: []byte("meta"), Ops: []byte("ops!")})
+	stored, _, err := w.log.Add(wire.Record{ID: 1, Time: 1, Meta: []byte("meta"), Ops: []byte("ops!")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +304,7 @@ func TestFailedSync(t *testing.T) {
 			failed = true // once: a second try would succeed, and say nothing about the first
 			return c.fault
 		})
-		lost := []batchlog.Record{put(1000, "b"), put(1000, "b")}
+		lost := []wire.Record{put(1000, "b"), put(1000, "b")}
 		err := w.tryWrite(lost...)
 		if !errors.Is(err, batchlog.ErrUncertain) || errors.Is(err, batchlog.ErrNoSpace) {
 			t.Fatalf("%s: %v", c.op, err)

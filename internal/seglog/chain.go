@@ -12,6 +12,7 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -138,7 +139,7 @@ func (f *steadyFile) WriteAt(b []byte, offset int64) (int, error) {
 }
 
 // OpenChain is as batchlog.ChainSource says.
-func (l *Log) OpenChain(ref *batchlog.ChainRef) (batchlog.OpReader, error) {
+func (l *Log) OpenChain(ref *wire.ChainRef) (wire.OpReader, error) {
 	name := l.chainPath(ref.File)
 	f, err := l.opts.FS.Open(name)
 	if disk.NotExist(err) {

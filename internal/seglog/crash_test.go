@@ -10,6 +10,7 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/internal/disk"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -59,7 +60,7 @@ func TestPowerCuts(t *testing.T) {
 
 // cutPower writes until the power goes at a random operation, and opens what the disk has then. It returns how many commits
 // had been acknowledged, and those of the last group, which was under way or came right after.
-func (w *world) cutPower(r *rand.Rand) (acknowledged int, under []batchlog.Record) {
+func (w *world) cutPower(r *rand.Rand) (acknowledged int, under []wire.Record) {
 	w.t.Helper()
 	mem := w.opts.FS.(*crashfs.FS)
 	fs := &watch{FS: mem}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -20,7 +21,7 @@ func TestReaderFilter(t *testing.T) {
 		w.log.ring.limit = limit
 		r := rand.New(rand.NewPCG(5, 5))
 		for range 100 {
-			group := make([]batchlog.Record, 1+r.IntN(3))
+			group := make([]wire.Record, 1+r.IntN(3))
 			for i := range group {
 				path := []any{"common"}
 				switch r.IntN(10) {
@@ -39,7 +40,7 @@ func TestReaderFilter(t *testing.T) {
 		for _, within := range [][][]byte{{open("rare")}, {open("rare", "within", 1)}, {open("nowhere"), open("rare", "within")}, {open()}, {open("nowhere")}} {
 			for from := 1; from <= len(w.all); from += 1 + r.IntN(5) {
 				until := from + r.IntN(len(w.all)-from+1)
-				var want []batchlog.Record
+				var want []wire.Record
 				for _, rec := range w.all[from-1 : until] {
 					if ok, err := touches(&rec, within); err != nil || ok {
 						want = append(want, rec)
@@ -63,7 +64,7 @@ func TestReaderSkips(t *testing.T) {
 	r := rand.New(rand.NewPCG(6, 6))
 	rare := 0
 	for w.log.Status().Segments < 3 {
-		group := make([]batchlog.Record, 20)
+		group := make([]wire.Record, 20)
 		for i := range group {
 			group[i] = put(200, "common", r.IntN(5))
 			if r.IntN(500) == 0 {

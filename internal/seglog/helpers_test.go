@@ -19,6 +19,7 @@ import (
 	"github.com/bytespace/batchlog/bytewise"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -29,7 +30,7 @@ type world struct {
 	t    *testing.T
 	opts Options
 	log  *Log
-	all  []batchlog.Record // durable commits, in order; commit 1 first
+	all  []wire.Record // durable commits, in order; commit 1 first
 	time int64
 	// step is how much later the next group is; 0: at the same time
 	step int64
@@ -105,18 +106,18 @@ func (w *world) reopen() {
 }
 
 // put is a commit that puts a value of that size into a space.
-func put(size int, path ...any) batchlog.Record {
+func put(size int, path ...any) wire.Record {
 	key, err := bytewise.Encode(path)
 	if err != nil {
 		panic(err)
 	}
-	return batchlog.Record{Count: 1, Ops: batchlog.AppendOp(nil, batchlog.OpPut, key, make([]byte, size))}
+	return wire.Record{Count: 1, Ops: wire.AppendOp(nil, batchlog.OpPut, key, make([]byte, size))}
 }
 
 // tryWrite writes records as one group, or as some if they don't fit. What is durable is in w.all.
-func (w *world) tryWrite(records ...batchlog.Record) error {
+func (w *world) tryWrite(records ...wire.Record) error {
 	w.time += w.step
-	var group []batchlog.Record
+	var group []wire.Record
 	sync := func() error {
 		if err := w.log.Sync(); err != nil {
 			return err
@@ -148,7 +149,7 @@ func (w *world) tryWrite(records ...batchlog.Record) error {
 	return sync()
 }
 
-func (w *world) write(records ...batchlog.Record) {
+func (w *world) write(records ...wire.Record) {
 	w.t.Helper()
 	if err := w.tryWrite(records...); err != nil {
 		w.t.Fatal(err)
@@ -159,7 +160,7 @@ func (w *world) write(records ...batchlog.Record) {
 func (w *world) fill(segments int, sizes ...int) {
 	w.t.Helper()
 	for w.log.Status().Segments < segments {
-		var group []batchlog.Record
+		var group []wire.Record
 		for _, n := range sizes {
 			group = append(group, put(n, "fill"))
 		}
@@ -231,12 +232,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func same(a, b *batchlog.Record) bool {
+func same(a, b *wire.Record) bool {
 	return a.ID == b.ID && a.Time == b.Time && a.Count == b.Count && bytes.Equal(a.Meta, b.Meta) && bytes.Equal(a.Ops, b.Ops)
 }
 
 // read returns the commits that o asks for, up to its end or an error.
-func read(t *testing.T, l *Log, o batchlog.LogOptions) (all []batchlog.Record, err error) {
+func read(t *testing.T, l *Log, o batchlog.LogOptions) (all []wire.Record, err error) {
 	t.Helper()
 	r, err := l.Reader(o)
 	if err != nil {
@@ -267,7 +268,7 @@ func read(t *testing.T, l *Log, o batchlog.LogOptions) (all []batchlog.Record, e
 }
 
 // wantRead fails t unless the log holds what was written, from any of its commits on.
-func (w *world) wantRead(from batchlog.Position, want []batchlog.Record) {
+func (w *world) wantRead(from batchlog.Position, want []wire.Record) {
 	w.t.Helper()
 	if w.log.Head() == 0 {
 		return
@@ -279,7 +280,7 @@ func (w *world) wantRead(from batchlog.Position, want []batchlog.Record) {
 	wantRecords(w.t, got, want)
 }
 
-func wantRecords(t *testing.T, got, want []batchlog.Record) {
+func wantRecords(t *testing.T, got, want []wire.Record) {
 	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%d commits, want %d", len(got), len(want))

@@ -13,6 +13,8 @@ import (
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -32,7 +34,7 @@ type reader struct {
 
 	file   *fileReader // nil: in memory, or not yet begun
 	groups []ringGroup
-	found  []batchlog.Record
+	found  []wire.Record
 	brief  bool   // what is returned need not stay valid
 	shared bool   // what is read will be overwritten: what is found must be copied, unless that is meant to be
 	kept   []byte // the memory that copies are made in
@@ -40,12 +42,12 @@ type reader struct {
 }
 
 // Reader returns a reader of the commits that o asks for.
-func (l *Log) Reader(o batchlog.LogOptions) (batchlog.LogReader, error) {
+func (l *Log) Reader(o batchlog.LogOptions) (waist.LogReader, error) {
 	next, err := o.From.Resolve(l.Oldest(), l.Head(), l.since)
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{log: l, next: next, until: o.Until, within: batchlog.SortedPrefixes(o.Within), brief: o.Brief}
+	r := &reader{log: l, next: next, until: o.Until, within: wire.SortedPrefixes(o.Within), brief: o.Brief}
 	for _, open := range r.within {
 		r.hashes = append(r.hashes, segment.SpaceHash(open))
 	}
@@ -57,7 +59,7 @@ func (l *Log) Reader(o batchlog.LogOptions) (batchlog.LogReader, error) {
 }
 
 // Next is as batchlog.LogReader says.
-func (r *reader) Next(ctx context.Context) ([]batchlog.Record, batchlog.ID, error) {
+func (r *reader) Next(ctx context.Context) ([]wire.Record, batchlog.ID, error) {
 	for {
 		select {
 		case <-r.log.done:
@@ -208,7 +210,7 @@ func (r *reader) readBlocks() error {
 // take looks at the records of a group.
 func (r *reader) take(records []byte, count int) error {
 	for range count {
-		var rec batchlog.Record
+		var rec wire.Record
 		rest, err := segment.ParseRecord(records, &rec)
 		if err != nil {
 			return err
@@ -243,7 +245,7 @@ func (r *reader) take(records []byte, count int) error {
 }
 
 // keep returns rec as it may be handed out.
-func (r *reader) keep(rec batchlog.Record) batchlog.Record {
+func (r *reader) keep(rec wire.Record) wire.Record {
 	if !r.shared {
 		return rec
 	}
@@ -258,7 +260,7 @@ func (r *reader) keep(rec batchlog.Record) batchlog.Record {
 		c := *rec.Chain
 		c.Spans = slices.Clone(c.Spans)
 		for i := range c.Spans {
-			c.Spans[i] = batchlog.KeyRange{Low: bytes.Clone(c.Spans[i].Low), High: bytes.Clone(c.Spans[i].High)}
+			c.Spans[i] = wire.KeyRange{Low: bytes.Clone(c.Spans[i].Low), High: bytes.Clone(c.Spans[i].High)}
 		}
 		rec.Chain = &c
 	}
@@ -269,7 +271,7 @@ func (r *reader) keep(rec batchlog.Record) batchlog.Record {
 const keptBytes = 16 << 10
 
 // touches reports whether an op of rec is within one of the spaces.
-func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
+func touches(rec *wire.Record, within [][]byte) (bool, error) {
 	inline := rec.Count
 	if rec.Chain != nil {
 		if ok, err := chainTouches(rec.Chain, within); ok || err != nil {
@@ -279,11 +281,11 @@ func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
 	}
 	ops := rec.Ops
 	for range inline {
-		_, key, _, rest, err := batchlog.NextOp(ops)
+		_, key, _, rest, err := wire.NextOp(ops)
 		if err != nil {
 			return false, err
 		}
-		if batchlog.HasSortedPrefix(key, within) {
+		if wire.HasSortedPrefix(key, within) {
 			return true, nil
 		}
 		ops = rest
@@ -294,18 +296,18 @@ func touches(rec *batchlog.Record, within [][]byte) (bool, error) {
 var errTouches = errors.New("an op was found")
 
 // chainTouches needs the spans of the chain alone, as each begins with an op, unless they are coarse.
-func chainTouches(c *batchlog.ChainRef, within [][]byte) (bool, error) {
+func chainTouches(c *wire.ChainRef, within [][]byte) (bool, error) {
 	for _, s := range c.Spans {
-		if batchlog.HasSortedPrefix(s.Low, within) {
+		if wire.HasSortedPrefix(s.Low, within) {
 			return true, nil
 		}
 	}
 	if !c.Coarse {
 		return false, nil
 	}
-	chain := batchlog.Record{Chain: c, Count: c.Count}
+	chain := wire.Record{Chain: c, Count: c.Count}
 	err := chain.EachOp(func(_ batchlog.OpKind, key, _ []byte) error {
-		if batchlog.HasSortedPrefix(key, within) {
+		if wire.HasSortedPrefix(key, within) {
 			return errTouches
 		}
 		return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/bytespace/batchlog/bytewise"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -35,7 +36,7 @@ func TestReaderPositions(t *testing.T) {
 		w.log.ring.limit = limit
 		r := rand.New(rand.NewPCG(3, 3))
 		for range 30 {
-			group := make([]batchlog.Record, 1+r.IntN(4))
+			group := make([]wire.Record, 1+r.IntN(4))
 			for i := range group {
 				group[i] = put(r.IntN(1000), "a")
 			}
@@ -68,7 +69,7 @@ func TestReaderFollows(t *testing.T) {
 	w.log.ring.limit = 8 << 10
 	const last = 600
 	w.write(put(10, "a"))
-	all := make(chan []batchlog.Record, 1)
+	all := make(chan []wire.Record, 1)
 	var followers sync.WaitGroup
 	for i := range 8 {
 		followers.Go(func() {
@@ -80,7 +81,7 @@ func TestReaderFollows(t *testing.T) {
 				return
 			}
 			defer reader.Close()
-			var got []batchlog.Record
+			var got []wire.Record
 			for {
 				records, _, err := reader.Next(t.Context())
 				if errors.Is(err, io.EOF) {
@@ -108,7 +109,7 @@ func TestReaderFollows(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(9, 3))
 	for len(w.all) < last {
-		group := make([]batchlog.Record, min(1+r.IntN(4), last-len(w.all)))
+		group := make([]wire.Record, min(1+r.IntN(4), last-len(w.all)))
 		for i := range group {
 			group[i] = put(r.IntN(1500), "a")
 		}
@@ -203,7 +204,7 @@ func TestReaderKeeps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var want []batchlog.Record
+		var want []wire.Record
 		for _, rec := range w.all {
 			if ok, err := touches(&rec, within); err == nil && (ok || within == nil) {
 				want = append(want, rec)
@@ -354,10 +355,10 @@ func (w *world) readDamaged(s *seg, within bool, o batchlog.LogOptions) (lost ba
 		w.t.Fatal(err)
 	}
 	defer reader.Close()
-	var got []batchlog.Record
+	var got []wire.Record
 	for range 3 {
 		for err = nil; err == nil; {
-			var records []batchlog.Record
+			var records []wire.Record
 			records, _, err = reader.Next(w.t.Context())
 			got = append(got, records...)
 		}
@@ -411,7 +412,7 @@ func TestReaderDiskError(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got []batchlog.Record
+			var got []wire.Record
 			for i := 0; ; i++ {
 				if i%2 == 0 {
 					fs.on(failOn(op, segmentSuffix, errDisk))
@@ -459,7 +460,7 @@ func TestSince(t *testing.T) {
 				first, last := w.all[0].Time, w.all[len(w.all)-1].Time
 				for micros := first - 2; micros <= last+2; micros += 1 + (last-first)/200 {
 					for _, at := range []time.Time{time.UnixMicro(micros), time.UnixMicro(micros).Add(-1), time.UnixMicro(micros).Add(1)} {
-						want := batchlog.ID(slices.IndexFunc(w.all, func(r batchlog.Record) bool { return !time.UnixMicro(r.Time).Before(at) }) + 1)
+						want := batchlog.ID(slices.IndexFunc(w.all, func(r wire.Record) bool { return !time.UnixMicro(r.Time).Before(at) }) + 1)
 						if want == 0 {
 							want = w.log.Head() + 1
 						}

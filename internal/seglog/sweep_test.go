@@ -19,6 +19,7 @@ import (
 	"github.com/bytespace/batchlog/internal/crashfs"
 	"github.com/bytespace/batchlog/internal/disk"
 	"github.com/bytespace/batchlog/internal/segment"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -28,8 +29,8 @@ type story struct {
 	chains uint64
 
 	mu    sync.Mutex
-	acked []batchlog.Record
-	maybe []batchlog.Record
+	acked []wire.Record
+	maybe []wire.Record
 }
 
 func storyOptions(fs vfs.FS) Options {
@@ -48,7 +49,7 @@ func newStory(t *testing.T, fs *watch) *story {
 }
 
 // write writes a group. What of it is durable is known before it returns.
-func (s *story) write(records ...batchlog.Record) error {
+func (s *story) write(records ...wire.Record) error {
 	if err := s.log.Failed(); err != nil {
 		return err
 	}
@@ -64,14 +65,14 @@ func (s *story) write(records ...batchlog.Record) error {
 }
 
 // tell says what has been acknowledged so far, and what may become durable next.
-func (s *story) tell(maybe []batchlog.Record) {
+func (s *story) tell(maybe []wire.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acked, s.maybe = slices.Clone(s.all), maybe
 }
 
 // known is what must be there, and what may be there behind it.
-func (s *story) known() (acked, maybe []batchlog.Record) {
+func (s *story) known() (acked, maybe []wire.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.acked, s.maybe
@@ -91,8 +92,8 @@ func (s *story) chain() error {
 		return errors.Join(err, c.Drop())
 	}
 	m := c.ChainWriter.Mark()
-	ref := &batchlog.ChainRef{File: file, Sum: m.Sum, Count: 1, Bytes: m.Bytes, End: m.End, Coarse: true, Spans: []batchlog.KeyRange{{}}}
-	return errors.Join(s.write(batchlog.Record{Count: 1, Chain: ref}), c.Keep())
+	ref := &wire.ChainRef{File: file, Sum: m.Sum, Count: 1, Bytes: m.Bytes, End: m.End, Coarse: true, Spans: []wire.KeyRange{{}}}
+	return errors.Join(s.write(wire.Record{Count: 1, Chain: ref}), c.Keep())
 }
 
 // run is the story, as far as it goes. Errors of the disk are no part of it.
@@ -156,7 +157,7 @@ func (s *story) settle() {
 }
 
 // check opens what the disk holds then, and fails t unless all that must be there is, the log goes on, and no file is left that nobody knows.
-func (s *story) check(what string, fs vfs.FS, acked, maybe []batchlog.Record) {
+func (s *story) check(what string, fs vfs.FS, acked, maybe []wire.Record) {
 	t := s.t
 	t.Helper()
 	for _, dir := range []string{dir, "/two", "/warm"} {
@@ -289,7 +290,7 @@ func (w *world) abandoned(name string) bool {
 
 // legacyStory is a disk with a log of version 1 as a crash might have left it: a move half done, a dropped segment that is still there, and an
 // empty one that no manifest named.
-func legacyStory(t *testing.T) (*crashfs.FS, []batchlog.Record) {
+func legacyStory(t *testing.T) (*crashfs.FS, []wire.Record) {
 	t.Helper()
 	fs := crashfs.New()
 	s := newStory(t, &watch{FS: fs})
@@ -324,8 +325,8 @@ func legacyStory(t *testing.T) (*crashfs.FS, []batchlog.Record) {
 var everyOperation = flag.Bool("seglog.all", false, "tell the story at every operation, not at some")
 
 // begins are how the story may begin: with nothing, or with a log of version 1.
-var begins = map[string]func(t *testing.T) (*crashfs.FS, []batchlog.Record){
-	"new":       func(*testing.T) (*crashfs.FS, []batchlog.Record) { return crashfs.New(), nil },
+var begins = map[string]func(t *testing.T) (*crashfs.FS, []wire.Record){
+	"new":       func(*testing.T) (*crashfs.FS, []wire.Record) { return crashfs.New(), nil },
 	"version 1": legacyStory,
 }
 
@@ -379,7 +380,7 @@ func sweepStory(t *testing.T, name string, step int, at func(s *story, mem *cras
 func TestPowerLossSweep(t *testing.T) {
 	type crash struct {
 		fs           *crashfs.FS
-		acked, maybe []batchlog.Record
+		acked, maybe []wire.Record
 	}
 	for name := range begins {
 		t.Run(name, func(t *testing.T) {

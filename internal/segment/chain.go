@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // The file of a chain is laid out as an active segment: a header and groups, each chained to the one before. A group holds ops
@@ -85,7 +86,7 @@ var (
 )
 
 // NewChainReader returns a reader of the chain that ref is about; file is to be closed by the caller.
-func NewChainReader(file io.ReaderAt, h Header, name string, ref *batchlog.ChainRef) *ChainReader {
+func NewChainReader(file io.ReaderAt, h Header, name string, ref *wire.ChainRef) *ChainReader {
 	return &ChainReader{
 		scan: Scanner{
 			File: file, Name: name, Salt: h.Salt(), Next: HeaderSize, End: ref.End, ID: 1, Chain: h.Chain(), Chained: true, most: maxChainGroupBytes,
@@ -135,12 +136,12 @@ func (r *ChainReader) Next() (ops []byte, count int, err error) {
 
 // check makes sure that ops begin with one on a key of a space, and returns what is behind it.
 func (r *ChainReader) check(ops []byte) (rest []byte, err error) {
-	kind, key, value, rest, err := batchlog.NextOp(ops)
+	kind, key, value, rest, err := wire.NextOp(ops)
 	if err != nil {
 		return nil, err
 	}
 	if len(r.path) == 0 || !bytes.HasPrefix(key, r.path) { // a closed path is the start of no other
-		path, _, err := batchlog.SplitKey(key)
+		path, _, err := wire.SplitKey(key)
 		if err != nil {
 			return nil, err
 		}

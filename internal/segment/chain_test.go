@@ -9,10 +9,11 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // goldenChain is the chain in testdata/chain-v1.bin: two groups, in two stretches, with every kind of op; and how a record refers to it.
-func goldenChain(t *testing.T) (file []byte, h Header, ref *batchlog.ChainRef) {
+func goldenChain(t *testing.T) (file []byte, h Header, ref *wire.ChainRef) {
 	t.Helper()
 	h = Header{
 		Version: 1, Epoch: 2,
@@ -25,17 +26,17 @@ func goldenChain(t *testing.T) (file []byte, h Header, ref *batchlog.ChainRef) {
 		t.Fatal(err)
 	}
 	users, eu := path("users"), path("users", "eu")
-	ops := batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, append(bytes.Clone(users[:len(users)-1]), 1))
-	ops = batchlog.AppendOp(ops, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("1"))
-	ops = batchlog.AppendOp(ops, batchlog.OpDelete, append(bytes.Clone(eu), "bob"...), nil)
-	second := batchlog.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("2"))
+	ops := wire.AppendOp(nil, batchlog.OpDeleteRange, users, append(bytes.Clone(users[:len(users)-1]), 1))
+	ops = wire.AppendOp(ops, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("1"))
+	ops = wire.AppendOp(ops, batchlog.OpDelete, append(bytes.Clone(eu), "bob"...), nil)
+	second := wire.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("2"))
 	if err := errors.Join(w.Add(ops, 3), w.Add(second, 1)); err != nil {
 		t.Fatal(err)
 	}
 	m := w.Mark()
-	ref = &batchlog.ChainRef{
+	ref = &wire.ChainRef{
 		File: h.Segment, Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, ID: 7,
-		Spans: []batchlog.KeyRange{{Low: users, High: append(bytes.Clone(users[:len(users)-1]), 1)}, {Low: eu, High: append(bytes.Clone(eu), 'c')}},
+		Spans: []wire.KeyRange{{Low: users, High: append(bytes.Clone(users[:len(users)-1]), 1)}, {Low: eu, High: append(bytes.Clone(eu), 'c')}},
 	}
 	return f, h, ref
 }
@@ -51,7 +52,7 @@ func (m *memory) WriteAt(b []byte, offset int64) (int, error) {
 }
 
 // readChain is the ops of a chain, as text.
-func readChain(b []byte, h Header, ref *batchlog.ChainRef) (text string, err error) {
+func readChain(b []byte, h Header, ref *wire.ChainRef) (text string, err error) {
 	r := NewChainReader(bytes.NewReader(b), h, "chain", ref)
 	for {
 		ops, count, err := r.Next()
@@ -61,7 +62,7 @@ func readChain(b []byte, h Header, ref *batchlog.ChainRef) (text string, err err
 		if err != nil {
 			return text, err
 		}
-		if err := batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+		if err := wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 			text += fmt.Sprintf("%s %q %q\n", kind, key, value)
 			return nil
 		}); err != nil {
@@ -73,8 +74,8 @@ func readChain(b []byte, h Header, ref *batchlog.ChainRef) (text string, err err
 // The file that version 1 made once is read for ever, and today's writer still makes the same; so it is with its record.
 func TestGoldenChain(t *testing.T) {
 	file, h, ref := goldenChain(t)
-	record, _ := AppendRecord(nil, batchlog.Record{ID: 7, Time: 1_794_000_000_000_000, Count: 5, Chain: ref, Meta: []byte("\x01\x05token"),
-		Ops: batchlog.AppendOp(nil, batchlog.OpPut, path("late"), []byte("x"))})
+	record, _ := AppendRecord(nil, wire.Record{ID: 7, Time: 1_794_000_000_000_000, Count: 5, Chain: ref, Meta: []byte("\x01\x05token"),
+		Ops: wire.AppendOp(nil, batchlog.OpPut, path("late"), []byte("x"))})
 	for name, made := range map[string][]byte{"testdata/chain-v1.bin": file, "testdata/chain-record-v1.bin": record} {
 		if *update {
 			if err := os.WriteFile(name, made, 0o666); err != nil {
@@ -92,7 +93,7 @@ func TestGoldenChain(t *testing.T) {
 	if err != nil || text != want {
 		t.Errorf("%s, %v; want\n%s", text, err, want)
 	}
-	var got batchlog.Record
+	var got wire.Record
 	if rest, err := ParseRecord(record, &got); err != nil || len(rest) > 0 || got.Count != 5 || len(got.Ops) == 0 || fmt.Sprint(got.Chain) != fmt.Sprint(ref) {
 		t.Errorf("record %+v with %+v, %v; want %+v", got, got.Chain, err, ref)
 	}
@@ -146,8 +147,8 @@ func TestChainGroupLimit(t *testing.T) {
 	_, h, _ := goldenChain(t)
 	key := append(path("s"), 'k')
 	op := func(size int) []byte {
-		around := len(batchlog.AppendOp(nil, batchlog.OpPut, key, make([]byte, 16<<20))) - 16<<20 // the length of the value takes four bytes, as below
-		return batchlog.AppendOp(nil, batchlog.OpPut, key, make([]byte, size-around))
+		around := len(wire.AppendOp(nil, batchlog.OpPut, key, make([]byte, 16<<20))) - 16<<20 // the length of the value takes four bytes, as below
+		return wire.AppendOp(nil, batchlog.OpPut, key, make([]byte, size-around))
 	}
 	var limit *batchlog.LimitError
 	for _, c := range []struct {
@@ -177,7 +178,7 @@ func TestChainGroupLimit(t *testing.T) {
 		if _, err := f.WriteAt(b, HeaderSize); err != nil {
 			t.Fatal(err)
 		}
-		ref := &batchlog.ChainRef{Sum: sum, Count: 1, Bytes: int64(len(ops)), End: g.End(), ID: 7}
+		ref := &wire.ChainRef{Sum: sum, Count: 1, Bytes: int64(len(ops)), End: g.End(), ID: 7}
 		r := NewChainReader(bytes.NewReader(f), h, "chain", ref)
 		got, n, err := r.Next()
 		if c.read != (err == nil) || err == nil && (n != 1 || !bytes.Equal(got, ops)) || err != nil && !errors.Is(err, batchlog.ErrCorrupt) {
@@ -190,23 +191,23 @@ func TestChainGroupLimit(t *testing.T) {
 func TestChainMalformedOps(t *testing.T) {
 	_, h, _ := goldenChain(t)
 	users, other := path("users"), path("users", "eu")
-	good := batchlog.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), 'k'), []byte("v"))
+	good := wire.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), 'k'), []byte("v"))
 	for name, c := range map[string]struct {
 		ops   []byte
 		count int
 		says  int // ops, by the commit; 0: count
 		at    int // where in ops the damage is; -1: at the group or the end
 	}{
-		"no key":             {batchlog.AppendOp(bytes.Clone(good), batchlog.OpPut, nil, nil), 2, 0, len(good)},
-		"no key, first":      {batchlog.AppendOp(nil, batchlog.OpDelete, nil, nil), 1, 0, 0},
-		"no space":           {batchlog.AppendOp(nil, batchlog.OpPut, []byte("abc"), nil), 1, 0, 0},
-		"half a path":        {batchlog.AppendOp(nil, batchlog.OpPut, users[:len(users)-1], nil), 1, 0, 0},
+		"no key":             {wire.AppendOp(bytes.Clone(good), batchlog.OpPut, nil, nil), 2, 0, len(good)},
+		"no key, first":      {wire.AppendOp(nil, batchlog.OpDelete, nil, nil), 1, 0, 0},
+		"no space":           {wire.AppendOp(nil, batchlog.OpPut, []byte("abc"), nil), 1, 0, 0},
+		"half a path":        {wire.AppendOp(nil, batchlog.OpPut, users[:len(users)-1], nil), 1, 0, 0},
 		"no kind":            {append(bytes.Clone(good), 99, 1, 1), 2, 0, len(good)},
 		"early end":          {good[:len(good)-1], 1, 0, 0},
 		"more bytes":         {append(bytes.Clone(good), 1), 1, 0, len(good)},
-		"empty range":        {batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, users), 1, 0, 0},
-		"range over spaces":  {batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, append(bytes.Clone(other), 0xff)), 1, 0, 0},
-		"range without end":  {batchlog.AppendOp(nil, batchlog.OpDeleteRange, users, nil), 1, 0, 0},
+		"empty range":        {wire.AppendOp(nil, batchlog.OpDeleteRange, users, users), 1, 0, 0},
+		"range over spaces":  {wire.AppendOp(nil, batchlog.OpDeleteRange, users, append(bytes.Clone(other), 0xff)), 1, 0, 0},
+		"range without end":  {wire.AppendOp(nil, batchlog.OpDeleteRange, users, nil), 1, 0, 0},
 		"more ops than said": {bytes.Repeat(good, 2), 2, 1, -1},
 		"fewer than said":    {good, 1, 2, -1},
 	} {
@@ -220,7 +221,7 @@ func TestChainMalformedOps(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := w.Mark()
-			ref := &batchlog.ChainRef{Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, ID: 7}
+			ref := &wire.ChainRef{Sum: m.Sum, Count: m.Count, Bytes: m.Bytes, End: m.End, ID: 7}
 			if c.says > 0 {
 				ref.Count = 1 + c.says
 			}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A header that is accepted is written as it was read.
@@ -50,7 +51,7 @@ func FuzzParseRecord(f *testing.F) {
 		f.Add(append(b, b...))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var r, again batchlog.Record
+		var r, again wire.Record
 		rest, err := ParseRecord(b, &r)
 		if err != nil {
 			return
@@ -129,7 +130,7 @@ func seeds(f *testing.F) {
 	f.Helper()
 	m := newMaker(testHeader)
 	m.add(sized(20))
-	m.add(put(path("b"), "k", "v"), batchlog.Record{Meta: []byte("\x01\x01t")})
+	m.add(put(path("b"), "k", "v"), wire.Record{Meta: []byte("\x01\x01t")})
 	m.add(sized(3))
 	body := m.b[HeaderSize:]
 	for _, n := range []uint8{0, 1, 2, 3} {
@@ -165,7 +166,7 @@ func FuzzScanner(f *testing.F) {
 					t.Fatalf("group %+v is written otherwise than it was read", g)
 				}
 				// Whatever is in it, with sums that hold, is taken or refused.
-				_, _ = CheckRecords(g, records, 0, func(r *batchlog.Record) error {
+				_, _ = CheckRecords(g, records, 0, func(r *wire.Record) error {
 					_ = (&indexer{spaces: map[uint32]struct{}{}}).record(r)
 					return nil
 				})

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew; one that was released stays as it is for ever")
@@ -23,13 +24,13 @@ func golden(t *testing.T) (m *maker, x *Index, sealed []byte) {
 	})
 	m.time = 1_794_000_000_000_000
 	users, eu, deep := path("users"), path("users", "eu"), path(1, nil, true, []any{"x"}, []byte{0})
-	ops := batchlog.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("1"))
-	ops = batchlog.AppendOp(ops, batchlog.OpDelete, append(bytes.Clone(eu), "bob"...), nil)
-	ops = batchlog.AppendOp(ops, batchlog.OpDeleteRange, eu, append(bytes.Clone(eu[:len(eu)-1]), 1))
-	ops = batchlog.AppendOp(ops, batchlog.OpPut, deep, nil)
-	m.add(batchlog.Record{Count: 4, Ops: ops, Meta: []byte("\x01\x05token\x02\x08\x05actorme")}, batchlog.Record{})
+	ops := wire.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(users), "alice"...), []byte("1"))
+	ops = wire.AppendOp(ops, batchlog.OpDelete, append(bytes.Clone(eu), "bob"...), nil)
+	ops = wire.AppendOp(ops, batchlog.OpDeleteRange, eu, append(bytes.Clone(eu[:len(eu)-1]), 1))
+	ops = wire.AppendOp(ops, batchlog.OpPut, deep, nil)
+	m.add(wire.Record{Count: 4, Ops: ops, Meta: []byte("\x01\x05token\x02\x08\x05actorme")}, wire.Record{})
 	m.add(put(users, "long", strings.Repeat("0123456789abcdef", 1<<10)))
-	m.add(put(eu, "", ""), put(path(), "\xff\xff", "root"), batchlog.Record{Meta: []byte("\x03\x01\x00")})
+	m.add(put(eu, "", ""), put(path(), "\xff\xff", "root"), wire.Record{Meta: []byte("\x03\x01\x00")})
 	x = build(t, m, [32]byte{0: 0xaa, 31: 0xbb})
 	m.b = append(m.b, make([]byte, Align(m.end())-m.end())...)
 	return m, x, seal(x, m, Align(m.end())+1000)

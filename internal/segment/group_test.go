@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 func TestRecord(t *testing.T) {
@@ -26,7 +27,7 @@ func TestRecord(t *testing.T) {
 			t.Fatal("the record that is returned has ops of its own")
 		}
 		b = append(b[6:], "rest"...)
-		var got batchlog.Record
+		var got wire.Record
 		rest, err := ParseRecord(b, &got)
 		if err != nil || string(rest) != "rest" || !sameRecord(&got, &want) {
 			t.Fatalf("%+v, rest %q, %v, want %+v", got, rest, err, want)
@@ -43,7 +44,7 @@ func TestRecord(t *testing.T) {
 }
 
 func TestRecordMalformed(t *testing.T) {
-	good, _ := AppendRecord(nil, batchlog.Record{ID: 1, Time: 2, Count: 300, Meta: []byte("meta"), Ops: []byte("ops")})
+	good, _ := AppendRecord(nil, wire.Record{ID: 1, Time: 2, Count: 300, Meta: []byte("meta"), Ops: []byte("ops")})
 	for _, c := range []struct {
 		name   string
 		change func(b []byte)
@@ -59,7 +60,7 @@ func TestRecordMalformed(t *testing.T) {
 	} {
 		b := bytes.Clone(good)
 		c.change(b)
-		var r batchlog.Record
+		var r wire.Record
 		if _, err := ParseRecord(b, &r); !errors.Is(err, c.want) && err == nil {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
@@ -104,7 +105,7 @@ func eachGroup(s *Scanner, visit func(g Group, records []byte)) error {
 func TestGroupFlips(t *testing.T) {
 	m := newMaker(testHeader)
 	m.add(sized(300), put(path("b", 7), "key", "value"))
-	m.add(batchlog.Record{Meta: []byte("\x01\x03tok")})
+	m.add(wire.Record{Meta: []byte("\x01\x03tok")})
 	m.add(sized(1), sized(2), sized(3))
 	for i := HeaderSize; i < len(m.b); i++ {
 		in := -1
@@ -171,7 +172,7 @@ func TestGroupTooLarge(t *testing.T) {
 	if g, err := parseGroup(b, 0, 0, MaxGroupBytes); err != nil || g.Size != MaxGroupBytes {
 		t.Error(g, err)
 	}
-	largest := batchlog.Record{Count: batchlog.MaxBatchBytes, Meta: make([]byte, 1<<20), Ops: make([]byte, batchlog.MaxBatchBytes-1<<20)}
+	largest := wire.Record{Count: batchlog.MaxBatchBytes, Meta: make([]byte, 1<<20), Ops: make([]byte, batchlog.MaxBatchBytes-1<<20)}
 	if n := RecordSize(&largest); n > MaxGroupBytes {
 		t.Errorf("the largest batch takes %d bytes, no group takes that", n)
 	}
@@ -182,7 +183,7 @@ func TestCheckRecords(t *testing.T) {
 	g := m.add(sized(10), sized(20), sized(30))
 	records := m.b[g.Offset+GroupHead:]
 	check := func(g Group, records []byte, last int64) (newest int64, ids []batchlog.ID, err error) {
-		newest, err = CheckRecords(g, records, last, func(r *batchlog.Record) error {
+		newest, err = CheckRecords(g, records, last, func(r *wire.Record) error {
 			ids = append(ids, r.ID)
 			return nil
 		})
@@ -208,7 +209,7 @@ func TestCheckRecords(t *testing.T) {
 		t.Errorf("other id: %v", err)
 	}
 	stop := errors.New("stop")
-	if _, err := CheckRecords(g, records, 0, func(*batchlog.Record) error { return stop }); !errors.Is(err, stop) {
+	if _, err := CheckRecords(g, records, 0, func(*wire.Record) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("error of visit: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 func randomIndex(r *rand.Rand) *Index {
@@ -136,11 +137,11 @@ func blocky(seed uint64) *maker {
 	r := rand.New(rand.NewPCG(seed, 0))
 	m := newMaker(testHeader)
 	for m.end() < 200*BlockBytes {
-		records := make([]batchlog.Record, 1+r.IntN(3))
+		records := make([]wire.Record, 1+r.IntN(3))
 		for i := range records {
 			records[i] = randomRecord(r)
 		}
-		records[0].Ops = batchlog.AppendOp(records[0].Ops, batchlog.OpPut, randomPath(r), make([]byte, r.IntN(3*BlockBytes)))
+		records[0].Ops = wire.AppendOp(records[0].Ops, batchlog.OpPut, randomPath(r), make([]byte, r.IntN(3*BlockBytes)))
 		records[0].Count++
 		m.add(records...)
 	}
@@ -205,9 +206,9 @@ func TestBuild(t *testing.T) {
 }
 
 // wantBlock fails t unless records, those of b, are the commits that b says, and no shorter block would have ended before.
-func wantBlock(t *testing.T, b *Block, records []byte, all []batchlog.Record) {
+func wantBlock(t *testing.T, b *Block, records []byte, all []wire.Record) {
 	t.Helper()
-	var r batchlog.Record
+	var r wire.Record
 	for i := range b.Count {
 		if len(records) == 0 || b.Size-len(records) >= BlockBytes {
 			t.Fatalf("block %+v has %d commits", b, i)
@@ -245,11 +246,11 @@ func TestBuildRefuses(t *testing.T) {
 	older.time = 0
 	older.add(sized(1))
 	malformed := newMaker(testHeader)
-	malformed.add(batchlog.Record{Count: 1, Ops: []byte{7}})
+	malformed.add(wire.Record{Count: 1, Ops: []byte{7}})
 	behind := newMaker(testHeader)
-	behind.add(batchlog.Record{Ops: []byte{7}})
+	behind.add(wire.Record{Ops: []byte{7}})
 	endless := newMaker(testHeader)
-	endless.add(batchlog.Record{Count: 1, Ops: batchlog.AppendOp(nil, batchlog.OpDelete, []byte{0xa0, 0x70, 'a'}, nil)})
+	endless.add(wire.Record{Count: 1, Ops: wire.AppendOp(nil, batchlog.OpDelete, []byte{0xa0, 0x70, 'a'}, nil)})
 	for name, m := range map[string]*maker{
 		"commit older than the one before": older, "malformed op": malformed, "bytes behind the last op": behind, "path without an end": endless,
 	} {
@@ -279,7 +280,7 @@ func TestBuildReadError(t *testing.T) {
 // within is the closed paths of the space of a stored key and of all around it.
 func within(t *testing.T, key []byte) [][]byte {
 	t.Helper()
-	closed, _, err := batchlog.SplitKey(key)
+	closed, _, err := wire.SplitKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +309,7 @@ func TestSummaries(t *testing.T) {
 			touched := map[string]bool{}
 			ops := rec.Ops
 			for range rec.Count {
-				_, key, _, rest, err := batchlog.NextOp(ops)
+				_, key, _, rest, err := wire.NextOp(ops)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -347,13 +348,13 @@ func TestSummaries(t *testing.T) {
 func TestSummaryTooMany(t *testing.T) {
 	next := 0
 	add := func(m *maker, spaces int) {
-		var rec batchlog.Record
+		var rec wire.Record
 		for i := range max(spaces, -spaces) {
 			if spaces > 0 {
 				i = next
 				next++
 			}
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
+			rec.Ops = wire.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
 			rec.Count++
 		}
 		m.add(rec)
@@ -398,9 +399,9 @@ func TestSummaryTooMany(t *testing.T) {
 // What is held of a block with very many spaces is bounded as its summary is.
 func TestSummaryMemory(t *testing.T) {
 	m := newMaker(testHeader)
-	var rec batchlog.Record
+	var rec wire.Record
 	for i := range 20 * blockSpacesMax {
-		rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
+		rec.Ops = wire.AppendOp(rec.Ops, batchlog.OpPut, path(i), nil)
 		rec.Count++
 	}
 	m.add(rec)

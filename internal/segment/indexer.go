@@ -4,8 +4,8 @@ import (
 	"hash/crc32"
 	"slices"
 
-	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // An indexer builds an index from groups in order.
@@ -24,7 +24,7 @@ type indexer struct {
 func (x *indexer) group(g Group, records []byte) error {
 	at := 0 // where the record begins that is visited
 	start := 0
-	newest, err := CheckRecords(g, records, x.index.LastTime, func(r *batchlog.Record) error {
+	newest, err := CheckRecords(g, records, x.index.LastTime, func(r *wire.Record) error {
 		if at == 0 || at-start >= BlockBytes {
 			x.close(records[start:at])
 			start = at
@@ -51,7 +51,7 @@ func (x *indexer) group(g Group, records []byte) error {
 	return nil
 }
 
-func (x *indexer) record(r *batchlog.Record) error {
+func (x *indexer) record(r *wire.Record) error {
 	x.index.Ops += int64(r.Count)
 	inline := r.Count
 	if r.Chain != nil {
@@ -65,7 +65,7 @@ func (x *indexer) record(r *batchlog.Record) error {
 	}
 	ops := r.Ops
 	for range inline {
-		_, key, _, rest, err := batchlog.NextOp(ops)
+		_, key, _, rest, err := wire.NextOp(ops)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/bytewise"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // testHeader is that of the segments which the tests make.
@@ -29,8 +30,8 @@ type maker struct {
 	chain  uint32
 	next   batchlog.ID
 	time   int64
-	first  []batchlog.Record // of each group
-	all    []batchlog.Record
+	first  []wire.Record // of each group
+	all    []wire.Record
 }
 
 func newMaker(h Header) *maker {
@@ -46,7 +47,7 @@ func (m *maker) end() int64 {
 }
 
 // add writes records as one group, gives them ids and the next time, and returns the group.
-func (m *maker) add(records ...batchlog.Record) Group {
+func (m *maker) add(records ...wire.Record) Group {
 	g, b := m.group(m.end(), records...)
 	m.b = append(append(m.b, make([]byte, g.Offset-int64(len(m.b)))...), b...)
 	m.groups = append(m.groups, g)
@@ -58,7 +59,7 @@ func (m *maker) add(records ...batchlog.Record) Group {
 }
 
 // group is the group that the records would be, were it written now.
-func (m *maker) group(durable int64, records ...batchlog.Record) (Group, []byte) {
+func (m *maker) group(durable int64, records ...wire.Record) (Group, []byte) {
 	b := make([]byte, GroupHead)
 	m.time += 1000
 	for i := range records {
@@ -89,12 +90,12 @@ func path(parts ...any) []byte {
 }
 
 // put is a commit that puts one key into the space with that closed path.
-func put(path []byte, key, value string) batchlog.Record {
-	return batchlog.Record{Count: 1, Ops: batchlog.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(path), key...), []byte(value))}
+func put(path []byte, key, value string) wire.Record {
+	return wire.Record{Count: 1, Ops: wire.AppendOp(nil, batchlog.OpPut, append(bytes.Clone(path), key...), []byte(value))}
 }
 
 // sized is a commit whose ops take about n bytes.
-func sized(n int) batchlog.Record { return put(path("a"), "k", string(make([]byte, n))) }
+func sized(n int) wire.Record { return put(path("a"), "k", string(make([]byte, n))) }
 
 // randomPath is the closed path of one of some hundred spaces.
 func randomPath(r *rand.Rand) []byte {
@@ -123,8 +124,8 @@ func randomPath(r *rand.Rand) []byte {
 const systemTag = 0x01
 
 // randomRecord is any commit.
-func randomRecord(r *rand.Rand) batchlog.Record {
-	var rec batchlog.Record
+func randomRecord(r *rand.Rand) wire.Record {
+	var rec wire.Record
 	if r.IntN(3) == 0 {
 		rec.Meta = append([]byte{1, 3}, "tok"...)
 	}
@@ -137,13 +138,13 @@ func randomRecord(r *rand.Rand) batchlog.Record {
 		key := append(bytes.Clone(p), make([]byte, r.IntN(20))...)
 		switch r.IntN(4) {
 		case 0:
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpDelete, key, nil)
+			rec.Ops = wire.AppendOp(rec.Ops, batchlog.OpDelete, key, nil)
 		case 1:
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpDeleteRange, key, append(bytes.Clone(p[:len(p)-1]), 1))
+			rec.Ops = wire.AppendOp(rec.Ops, batchlog.OpDeleteRange, key, append(bytes.Clone(p[:len(p)-1]), 1))
 		case 2:
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, []byte{0, 'x'}, nil) // the system's own
+			rec.Ops = wire.AppendOp(rec.Ops, batchlog.OpPut, []byte{0, 'x'}, nil) // the system's own
 		default:
-			rec.Ops = batchlog.AppendOp(rec.Ops, batchlog.OpPut, key, make([]byte, r.IntN(300)))
+			rec.Ops = wire.AppendOp(rec.Ops, batchlog.OpPut, key, make([]byte, r.IntN(300)))
 		}
 	}
 	return rec
@@ -154,7 +155,7 @@ func random(seed uint64, groups int) *maker {
 	r := rand.New(rand.NewPCG(seed, 0))
 	m := newMaker(testHeader)
 	for range groups {
-		records := make([]batchlog.Record, 1+r.IntN(4))
+		records := make([]wire.Record, 1+r.IntN(4))
 		for i := range records {
 			records[i] = randomRecord(r)
 		}
@@ -164,16 +165,16 @@ func random(seed uint64, groups int) *maker {
 }
 
 // sameRecord reports whether two commits are the same; nil and empty bytes are.
-func sameRecord(a, b *batchlog.Record) bool {
+func sameRecord(a, b *wire.Record) bool {
 	return a.ID == b.ID && a.Time == b.Time && a.Count == b.Count && bytes.Equal(a.Meta, b.Meta) && bytes.Equal(a.Ops, b.Ops)
 }
 
 // readAll returns the commits that s finds, and the error that ends them; nil at the end.
-func readAll(t *testing.T, s *Scanner) ([]batchlog.Record, error) {
+func readAll(t *testing.T, s *Scanner) ([]wire.Record, error) {
 	t.Helper()
-	var all []batchlog.Record
+	var all []wire.Record
 	err := eachGroup(s, func(g Group, records []byte) {
-		if _, err := CheckRecords(g, records, 0, func(r *batchlog.Record) error {
+		if _, err := CheckRecords(g, records, 0, func(r *wire.Record) error {
 			all = append(all, *r)
 			return nil
 		}); err != nil {
@@ -184,7 +185,7 @@ func readAll(t *testing.T, s *Scanner) ([]batchlog.Record, error) {
 }
 
 // wantRecords fails t unless got is want, or with prefix the beginning of it.
-func wantRecords(t *testing.T, got, want []batchlog.Record) {
+func wantRecords(t *testing.T, got, want []wire.Record) {
 	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%d commits, want %d", len(got), len(want))

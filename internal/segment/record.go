@@ -7,6 +7,7 @@ import (
 	"math/bits"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // A record is a commit as a segment holds it. Integers are little-endian.
@@ -45,10 +46,10 @@ var (
 )
 
 // RecordSize is the bytes that r takes.
-func RecordSize(r *batchlog.Record) int {
+func RecordSize(r *wire.Record) int {
 	size := len(r.Ops)
 	if r.Chain != nil {
-		ref := len(batchlog.AppendChainRef(nil, r.Chain))
+		ref := len(wire.AppendChainRef(nil, r.Chain))
 		size += uvarintLen(uint64(ref)) + ref
 	}
 	return recordHead + uvarintLen(uint64(r.Count)) + uvarintLen(uint64(len(r.Meta))) + len(r.Meta) + size
@@ -57,7 +58,7 @@ func RecordSize(r *batchlog.Record) int {
 func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 // AppendRecord appends r and returns it with Meta and Ops as parts of dst.
-func AppendRecord(dst []byte, r batchlog.Record) ([]byte, batchlog.Record) {
+func AppendRecord(dst []byte, r wire.Record) ([]byte, wire.Record) {
 	start := len(dst)
 	var head [recordHead]byte
 	le.PutUint32(head[:], uint32(RecordSize(&r)-recordHead))
@@ -78,7 +79,7 @@ func AppendRecord(dst []byte, r batchlog.Record) ([]byte, batchlog.Record) {
 	}
 	r.Meta = dst[meta:ops:ops]
 	if r.Chain != nil {
-		ref := batchlog.AppendChainRef(nil, r.Chain)
+		ref := wire.AppendChainRef(nil, r.Chain)
 		dst = binary.AppendUvarint(dst, uint64(len(ref)))
 		dst = append(dst, ref...)
 		ops = len(dst)
@@ -90,7 +91,7 @@ func AppendRecord(dst []byte, r batchlog.Record) ([]byte, batchlog.Record) {
 }
 
 // ParseRecord decodes the record at the start of b into r, which shares memory with it, and returns what follows.
-func ParseRecord(b []byte, r *batchlog.Record) (rest []byte, err error) {
+func ParseRecord(b []byte, r *wire.Record) (rest []byte, err error) {
 	if len(b) < recordHead {
 		return nil, errRecordSize
 	}
@@ -128,7 +129,7 @@ func ParseRecord(b []byte, r *batchlog.Record) (rest []byte, err error) {
 		if n <= 0 || ref > uint64(len(r.Ops)-n) {
 			return nil, errRecordChain
 		}
-		if r.Chain, err = batchlog.ParseChainRef(r.Ops[n : n+int(ref)]); err != nil {
+		if r.Chain, err = wire.ParseChainRef(r.Ops[n : n+int(ref)]); err != nil {
 			return nil, err
 		}
 		r.Chain.ID = r.ID

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // An Ending is what stands behind the last good group of an active segment.
@@ -79,7 +80,7 @@ type Tail struct {
 // A Chained is a chain whose record is in a segment.
 type Chained struct {
 	ID  batchlog.ID
-	Ref *batchlog.ChainRef
+	Ref *wire.ChainRef
 }
 
 // A Mark is a group of a segment that is not sealed, from which a reader may go on. There is one every [MarkBytes] or so.
@@ -107,7 +108,7 @@ func Recover(file io.ReaderAt, h Header, name string, size, durable int64) (Tail
 			return Tail{}, err
 		}
 		var first int64
-		t.Time, err = CheckRecords(g, records, t.Time, func(r *batchlog.Record) error {
+		t.Time, err = CheckRecords(g, records, t.Time, func(r *wire.Record) error {
 			if r.ID == g.First {
 				first = r.Time
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // readAhead is how much a [Scanner] reads at once, in bytes, when it goes on; a first read is smaller.
@@ -141,8 +142,8 @@ func (s *Scanner) damaged(err error) error {
 
 // CheckRecords calls visit for the records of g, in order, and makes sure that they are what g says.
 // lastTime is the time of the record before.
-func CheckRecords(g Group, records []byte, lastTime int64, visit func(r *batchlog.Record) error) (newest int64, err error) {
-	var r batchlog.Record
+func CheckRecords(g Group, records []byte, lastTime int64, visit func(r *wire.Record) error) (newest int64, err error) {
+	var r wire.Record
 	for i := range g.Count {
 		if records, err = ParseRecord(records, &r); err != nil {
 			return 0, err

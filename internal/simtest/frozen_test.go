@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/bytespace/batchlog/local"
 	"github.com/bytespace/batchlog/task"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -85,7 +87,7 @@ func freezeAt(t *testing.T, at int) (frozen, dead int64) {
 		}
 	}
 	write(6)
-	c.hire(batchlog.New(&frozenEngine{db.Engine(), ice}), j, set)
+	c.hire(batchlog.New(&frozenEngine{db.Inside().Engine(), ice}), j, set)
 	if at%2 == 0 { // else the first works alone until it stands
 		c.hire(db.DB, j, set)
 	}
@@ -157,19 +159,19 @@ type frozenEngine struct {
 	ice *freezer
 }
 
-func (e *frozenEngine) Commit(ctx context.Context, p *batchlog.Proposal) (batchlog.ID, error) {
+func (e *frozenEngine) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, error) {
 	e.ice.pass()
 	defer e.ice.pass()
 	return e.Engine.Commit(ctx, p)
 }
 
-func (e *frozenEngine) View(ctx context.Context, o batchlog.ReadOptions) (batchlog.Snapshot, error) {
+func (e *frozenEngine) View(ctx context.Context, o batchlog.ReadOptions) (waist.Snapshot, error) {
 	e.ice.pass()
 	defer e.ice.pass()
 	return e.Engine.View(ctx, o)
 }
 
-func (e *frozenEngine) Log(ctx context.Context, o batchlog.LogOptions) (batchlog.LogReader, error) {
+func (e *frozenEngine) Log(ctx context.Context, o batchlog.LogOptions) (waist.LogReader, error) {
 	e.ice.pass()
 	defer e.ice.pass()
 	r, err := e.Engine.Log(ctx, o)
@@ -185,7 +187,7 @@ func (e *frozenEngine) Head(ctx context.Context) (batchlog.ID, error) {
 	return e.Engine.Head(ctx)
 }
 
-func (e *frozenEngine) Protect(ctx context.Context, ticket uint64, reads *batchlog.Reads) (now uint64, release func(), err error) {
+func (e *frozenEngine) Protect(ctx context.Context, ticket uint64, reads *waist.Reads) (now uint64, release func(), err error) {
 	e.ice.pass()
 	defer e.ice.pass()
 	return e.Engine.(batchlog.Queuer).Protect(ctx, ticket, reads)
@@ -199,11 +201,11 @@ func (e *frozenEngine) Status(ctx context.Context) (batchlog.Status, error) {
 
 // A frozenReader is a reader of the log behind a freezer.
 type frozenReader struct {
-	batchlog.LogReader
+	waist.LogReader
 	ice *freezer
 }
 
-func (r *frozenReader) Next(ctx context.Context) ([]batchlog.Record, batchlog.ID, error) {
+func (r *frozenReader) Next(ctx context.Context) ([]wire.Record, batchlog.ID, error) {
 	r.ice.pass()
 	defer r.ice.pass()
 	return r.LogReader.Next(ctx)

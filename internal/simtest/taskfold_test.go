@@ -234,7 +234,7 @@ func (f *fold) read(ctx context.Context, db *batchlog.DB) error {
 	if err != nil || head <= f.at {
 		return err
 	}
-	all := batchlog.TailOptions{From: batchlog.After(f.at), Until: head, Spaces: []*batchlog.Space{db.Root(), db.System()}}
+	all := batchlog.TailOptions{From: batchlog.After(f.at), Until: head, Spaces: []*batchlog.Space{db.Root(), db.Inside().System()}}
 	for c, err := range db.Tail(ctx, all) {
 		if err != nil {
 			return err

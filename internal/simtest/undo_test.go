@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 )
 
 // What undo promises. The log adds up to the state at every id, so the inverse of a commit must be the difference between the states at
@@ -136,12 +137,12 @@ func readInverse(r *run, id batchlog.ID) (inverse map[place][]byte, size int64, 
 			return nil, 0, err
 		}
 		size += int64(len(ops))
-		err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+		err = wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 			if string(key) <= last || kind == batchlog.OpDeleteRange {
 				return fmt.Errorf("inverse of commit %d: %s %x comes after %x", id, kind, key, last)
 			}
 			last = string(key)
-			s, k, err := r.db.SplitStored(key)
+			s, k, err := r.db.Inside().Split(key)
 			if err != nil {
 				return err
 			}
@@ -186,7 +187,7 @@ func (r *run) isStored(stored []byte, value string) error {
 	if stored == nil {
 		return nil
 	}
-	plain, ref, err := batchlog.ParseValue(stored)
+	plain, ref, err := wire.ParseValue(stored)
 	switch {
 	case err != nil:
 		return err

@@ -297,7 +297,7 @@ func (b *busyReverts) check() {
 			b.t.Fatal(err)
 		}
 		now := maps.Clone(states[len(states)-1])
-		err := c.EachStored(func(kind batchlog.OpKind, key, value []byte) error {
+		err := c.Inside().EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 			switch kind {
 			case batchlog.OpPut:
 				now[string(key)] = string(value)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -18,7 +19,7 @@ const (
 
 // Apply makes the changes of records, which follow on what was applied, and moves the mark, all as one, but for chains, each of which is one of its own.
 // When it returns every view shows them. After an error that has a method Unwritten those of records that follow on what is applied by then can be applied again.
-func (s *Store) Apply(records []batchlog.Record) error {
+func (s *Store) Apply(records []wire.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
@@ -52,12 +53,12 @@ func (unwritten) Unwritten() {}
 func (e unwritten) Unwrap() error { return e.error }
 
 // applySome applies the first of records, as many as can be at once.
-func (s *Store) applySome(records []batchlog.Record) (n int, err error) {
+func (s *Store) applySome(records []wire.Record) (n int, err error) {
 	undo := s.undo.wanted.Load()
 	if records[0].Chain != nil {
 		return 1, s.applyChain(&records[0], undo)
 	}
-	if n = slices.IndexFunc(records, func(r batchlog.Record) bool { return r.Chain != nil }); n < 0 {
+	if n = slices.IndexFunc(records, func(r wire.Record) bool { return r.Chain != nil }); n < 0 {
 		n = len(records)
 	}
 	if undo {
@@ -76,7 +77,7 @@ type extra struct {
 }
 
 // applyBatch applies records, none of which is a chain, with what comes with them.
-func (s *Store) applyBatch(records []batchlog.Record, x *extra) error {
+func (s *Store) applyBatch(records []wire.Record, x *extra) error {
 	if !x.known {
 		s.undo.inverter.latest.reset()
 	}
@@ -90,7 +91,7 @@ func (s *Store) applyBatch(records []batchlog.Record, x *extra) error {
 		row = 0
 	}
 	b := s.db.NewBatch()
-	if x.blobs != nil || slices.ContainsFunc(records, func(r batchlog.Record) bool { return r.HasBlobs() }) {
+	if x.blobs != nil || slices.ContainsFunc(records, func(r wire.Record) bool { return r.HasBlobs() }) {
 		s.blobIndex.Lock()
 		defer s.blobIndex.Unlock()
 	}
@@ -132,7 +133,7 @@ func (s *Store) Load(ops []byte, count int) error {
 }
 
 // fill makes b the changes of records. Their bytes are taken over as they are: ops are encoded as Pebble encodes them.
-func fill(b *pebble.Batch, records []batchlog.Record, x *extra) (size int, err error) {
+func fill(b *pebble.Batch, records []wire.Record, x *extra) (size int, err error) {
 	data := b.Repr()
 	if len(data) != batchHead {
 		panic("batchlog: bug: batch is not empty")

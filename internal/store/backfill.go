@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -121,7 +122,7 @@ func (s *Store) await(ctx context.Context, done <-chan error) error {
 
 // ApplyBounded is Apply for who need not wait until the disk has space again, or works: it returns an error then, when ctx has ended. The store must be closed
 // after an error, before the memory of the records is used again.
-func (s *Store) ApplyBounded(ctx context.Context, records []batchlog.Record) error {
+func (s *Store) ApplyBounded(ctx context.Context, records []wire.Record) error {
 	done := make(chan error, 1)
 	go func() {
 		err := errors.New("the store can't go on") // it has ended this goroutine
@@ -168,7 +169,7 @@ func (s *Store) takeInverse(ctx context.Context, from *Store, id batchlog.ID, v 
 // claimInverseBlobs has the store know that an inverse which it takes over refers to blobs.
 func (s *Store) claimInverseBlobs(ctx context.Context, from *Store, id batchlog.ID, v inverse) error {
 	return from.visitInverse(id, v, func(_ batchlog.ID, ops []byte, count int) error {
-		return batchlog.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
+		return wire.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
 			ref, err := refOf(kind, value)
 			if ref == nil || err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -18,7 +19,7 @@ func TestCopyInversesAgain(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		maker := &inverseMaker{rng: rng, next: 1, chains: map[[16]byte][]stretch{}, large: 40}
 		states := []model{{}}
-		var records []batchlog.Record
+		var records []wire.Record
 		for range 60 {
 			r := maker.record()
 			records = append(records, r)
@@ -175,7 +176,7 @@ func TestCopyInversesMoved(t *testing.T) {
 		}
 		m := maps.Clone(states[high])
 		err := s.EachInverse(t.Context(), low, high, func(_ batchlog.ID, ops []byte, count int) error {
-			m.apply(t, batchlog.Record{Ops: ops, Count: count})
+			m.apply(t, wire.Record{Ops: ops, Count: count})
 			return nil
 		})
 		if err != nil || !slices.Equal(m.in(keyPrefix, "\xff"), states[low].in(keyPrefix, "\xff")) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -29,7 +30,7 @@ func benchmarkApply(b *testing.B, undo bool, group int) {
 	s.SetUndo(undo)
 	rng := rand.New(rand.NewPCG(1, 2))
 	value := make([]byte, 100)
-	records := make([]batchlog.Record, group)
+	records := make([]wire.Record, group)
 	key := []byte("\xa0\x70s\x00\x00\x34................")
 	b.ReportAllocs()
 	done := 0
@@ -37,7 +38,7 @@ func benchmarkApply(b *testing.B, undo bool, group int) {
 		for i := range records {
 			binary.BigEndian.PutUint64(key[6:], uint64(rng.IntN(100_000))*0x9e3779b97f4a7c15)
 			binary.BigEndian.PutUint64(value, rng.Uint64())
-			records[i] = batchlog.Record{ID: batchlog.ID(done + i + 1), Count: 1, Ops: batchlog.AppendOp(records[i].Ops[:0], batchlog.OpPut, key, value)}
+			records[i] = wire.Record{ID: batchlog.ID(done + i + 1), Count: 1, Ops: wire.AppendOp(records[i].Ops[:0], batchlog.OpPut, key, value)}
 		}
 		if err := s.Apply(records); err != nil {
 			b.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -48,7 +49,7 @@ func (n *blobNotes) note(id batchlog.ID, kind batchlog.OpKind, value []byte) err
 }
 
 // appendBlobIndex appends where the references in r, of which all ops are in memory, are from, and notes the rest.
-func appendBlobIndex(data []byte, r *batchlog.Record, notes *blobNotes) (count int, _ []byte, err error) {
+func appendBlobIndex(data []byte, r *wire.Record, notes *blobNotes) (count int, _ []byte, err error) {
 	err = r.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
 		ref, err := refOf(kind, value)
 		if ref == nil || err != nil {
@@ -65,17 +66,17 @@ func blobEntry(id batchlog.ID, size int64) []byte {
 	return binary.BigEndian.AppendUint64(idBytes(id), uint64(size))
 }
 
-func refOf(kind batchlog.OpKind, value []byte) (*batchlog.BlobRef, error) {
+func refOf(kind batchlog.OpKind, value []byte) (*wire.BlobRef, error) {
 	if kind != batchlog.OpPut {
 		return nil, nil
 	}
-	_, ref, err := batchlog.ParseValue(value)
+	_, ref, err := wire.ParseValue(value)
 	return ref, err
 }
 
 // indexBlobs does so for a chain, some at a time, before it is applied: that the store knows of a reference that is not there yet
 // does no harm.
-func (s *Store) indexBlobs(r *batchlog.Record) error {
+func (s *Store) indexBlobs(r *wire.Record) error {
 	const some = 1 << 20 // bytes written at once
 	s.blobIndex.Lock()
 	defer s.blobIndex.Unlock()
@@ -172,7 +173,7 @@ func (s *Store) BlobUsed(hash [blobHash]byte) (used bool, err error) {
 			return false, err
 		}
 		if err == nil {
-			if _, ref, err := batchlog.ParseValue(value); err == nil && ref != nil && ref.Hash == hash {
+			if _, ref, err := wire.ParseValue(value); err == nil && ref != nil && ref.Hash == hash {
 				return true, nil
 			}
 		}

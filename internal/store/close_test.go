@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -37,7 +38,7 @@ func TestUseAfterClose(t *testing.T) {
 	wantErr(t, "Snapshot", err, batchlog.ErrClosed)
 	_, err = s.Get(low)
 	wantErr(t, "Get", err, batchlog.ErrClosed)
-	wantErr(t, "Apply", s.Apply([]batchlog.Record{{ID: 51}}), batchlog.ErrClosed)
+	wantErr(t, "Apply", s.Apply([]wire.Record{{ID: 51}}), batchlog.ErrClosed)
 	_, _, err = s.Token("t")
 	wantErr(t, "Token", err, batchlog.ErrClosed)
 	wantErr(t, "ForgetTokens", s.ForgetTokens(1), batchlog.ErrClosed)

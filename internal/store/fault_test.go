@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
@@ -91,7 +92,7 @@ func TestCloseOnFullDisk(t *testing.T) {
 	go func() {
 		defer close(ended)
 		for _, r := range records {
-			if s.Apply([]batchlog.Record{r}) != nil {
+			if s.Apply([]wire.Record{r}) != nil {
 				return
 			}
 		}
@@ -270,7 +271,7 @@ func TestFailsWhileApplying(t *testing.T) {
 	var applied atomic.Bool
 	go func() {
 		for _, r := range records {
-			if s.Apply([]batchlog.Record{r}) != nil {
+			if s.Apply([]wire.Record{r}) != nil {
 				return
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -152,7 +153,7 @@ func parseBlock(key, value []byte) (block, error) {
 }
 
 // Inverse is as batchlog.Undoer says, for a commit that was applied.
-func (s *Store) Inverse(id batchlog.ID) (batchlog.OpReader, error) {
+func (s *Store) Inverse(id batchlog.ID) (wire.OpReader, error) {
 	v, err := s.inverse(id)
 	if err != nil {
 		return nil, err

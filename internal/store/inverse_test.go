@@ -12,6 +12,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -54,23 +55,23 @@ func (m *inverseMaker) ops(most int, ranges bool) (ops []byte, count int) {
 	for range m.rng.IntN(most) {
 		switch n := m.rng.IntN(10); {
 		case n < 3:
-			ops = batchlog.AppendOp(ops, batchlog.OpDelete, []byte(m.key()), nil)
+			ops = wire.AppendOp(ops, batchlog.OpDelete, []byte(m.key()), nil)
 		case n < 5 && ranges:
 			low, high := fmt.Sprintf("%sk%02d", ownPrefix, m.rng.IntN(60)), fmt.Sprintf("%sk%02d", ownPrefix, m.rng.IntN(60))
 			if low >= high {
 				low, high = high, low+"\x00"
 			}
-			ops = batchlog.AppendOp(ops, batchlog.OpDeleteRange, []byte(low), []byte(high))
+			ops = wire.AppendOp(ops, batchlog.OpDeleteRange, []byte(low), []byte(high))
 		default:
-			ops = batchlog.AppendOp(ops, batchlog.OpPut, []byte(m.key()), []byte(m.value()))
+			ops = wire.AppendOp(ops, batchlog.OpPut, []byte(m.key()), []byte(m.value()))
 		}
 		count++
 	}
 	return ops, count
 }
 
-func (m *inverseMaker) record() batchlog.Record {
-	r := batchlog.Record{ID: m.next}
+func (m *inverseMaker) record() wire.Record {
+	r := wire.Record{ID: m.next}
 	m.next++
 	switch m.rng.IntN(20) {
 	case 0:
@@ -85,9 +86,9 @@ func (m *inverseMaker) record() batchlog.Record {
 }
 
 // chain makes r one of some stretches.
-func (m *inverseMaker) chain(r *batchlog.Record) {
+func (m *inverseMaker) chain(r *wire.Record) {
 	var stretches []stretch
-	c := &batchlog.ChainRef{File: [16]byte{byte(r.ID >> 8), byte(r.ID), 1}, Source: m}
+	c := &wire.ChainRef{File: [16]byte{byte(r.ID >> 8), byte(r.ID), 1}, Source: m}
 	for range 1 + m.rng.IntN(3) {
 		var s stretch
 		for at := m.rng.IntN(10); at < 60; at += 1 + m.rng.IntN(8) {
@@ -122,12 +123,12 @@ func (m *inverseMaker) chain(r *batchlog.Record) {
 }
 
 func (s *stretch) add(kind batchlog.OpKind, key, value string) {
-	s.ops = batchlog.AppendOp(s.ops, kind, []byte(key), []byte(value))
+	s.ops = wire.AppendOp(s.ops, kind, []byte(key), []byte(value))
 	s.count++
 }
 
 // OpenChain is as batchlog.ChainSource says.
-func (m *inverseMaker) OpenChain(c *batchlog.ChainRef) (batchlog.OpReader, error) {
+func (m *inverseMaker) OpenChain(c *wire.ChainRef) (wire.OpReader, error) {
 	stretches, ok := m.chains[c.File]
 	if !ok {
 		return nil, errors.New("no such chain")
@@ -149,11 +150,11 @@ func (r *stretchReader) Next() ([]byte, int, error) {
 func (r *stretchReader) Close() error { return nil }
 
 // applyTo is what the record does to a model.
-func (m model) applyTo(t *testing.T, r batchlog.Record) {
+func (m model) applyTo(t *testing.T, r wire.Record) {
 	t.Helper()
-	whole := batchlog.Record{Count: r.Count}
+	whole := wire.Record{Count: r.Count}
 	err := r.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
-		whole.Ops = batchlog.AppendOp(whole.Ops, kind, key, value)
+		whole.Ops = wire.AppendOp(whole.Ops, kind, key, value)
 		return nil
 	})
 	if err != nil {
@@ -197,7 +198,7 @@ func readInverse(s *Store, id batchlog.ID) (got []string, err error) {
 			return got, nil
 		}
 		if err == nil {
-			err = batchlog.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
+			err = wire.EachOp(ops, count, func(kind batchlog.OpKind, key, value []byte) error {
 				got = append(got, inverseText(kind, key, value))
 				return nil
 			})
@@ -256,7 +257,7 @@ func TestInverses(t *testing.T) {
 		s := openUndoOther(t, fs, rng)
 		syncRoot(t, fs)
 		states := []model{{}}
-		var records []batchlog.Record
+		var records []wire.Record
 		for range 300 {
 			r := maker.record()
 			records = append(records, r)
@@ -301,7 +302,7 @@ func mustUndoAll(t *testing.T, s *Store, states []model, rng *rand.Rand) {
 	low := batchlog.ID(rng.IntN(int(high)))
 	m := maps.Clone(states[high])
 	err := s.EachInverse(t.Context(), low, high, func(_ batchlog.ID, ops []byte, count int) error {
-		m.apply(t, batchlog.Record{Ops: ops, Count: count})
+		m.apply(t, wire.Record{Ops: ops, Count: count})
 		return nil
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -34,7 +35,7 @@ type write struct {
 
 // invert makes the inverses of as many of the records, none of which is a chain, as it can at once, which is at least one, or none if the first one takes
 // more than that: it deletes a range, or what it overwrites is large.
-func (s *Store) invert(records []batchlog.Record) (n int, err error) {
+func (s *Store) invert(records []wire.Record) (n int, err error) {
 	v := &s.undo.inverter
 	v.sizes = s.undo.sizes
 	v.reset(records[0].ID)
@@ -79,13 +80,13 @@ func (v *inverter) reset(first batchlog.ID) {
 }
 
 // gather collects the writes of the records before the first one that deletes a range.
-func (v *inverter) gather(records []batchlog.Record) (n int, err error) {
+func (v *inverter) gather(records []wire.Record) (n int, err error) {
 	for n := range records {
 		r := &records[n]
 		before := len(v.writes)
 		rest := r.Ops
 		for range r.Count {
-			kind, key, value, next, err := batchlog.NextOp(rest)
+			kind, key, value, next, err := wire.NextOp(rest)
 			if err != nil {
 				return 0, err
 			}
@@ -208,7 +209,7 @@ func (v *inverter) sortByCommit(commits int) {
 }
 
 // encode makes blocks of what is kept; fits is false if an inverse is larger than the limit, or the only one and too large for a block.
-func (v *inverter) encode(records []batchlog.Record, limit int64) (fits bool, err error) {
+func (v *inverter) encode(records []wire.Record, limit int64) (fits bool, err error) {
 	start := 0
 	for i, end := range v.ends {
 		v.ops = v.ops[:0]
@@ -232,9 +233,9 @@ func (v *inverter) encode(records []batchlog.Record, limit int64) (fits bool, er
 // appendOp appends what takes a write back.
 func (v *inverter) appendOp(dst []byte, id batchlog.ID, w write) ([]byte, error) {
 	if w.old == nil {
-		return batchlog.AppendOp(dst, batchlog.OpDelete, w.key, nil), nil
+		return wire.AppendOp(dst, batchlog.OpDelete, w.key, nil), nil
 	}
-	return batchlog.AppendOp(dst, batchlog.OpPut, w.key, w.old), v.blobs.note(id, batchlog.OpPut, w.old)
+	return wire.AppendOp(dst, batchlog.OpPut, w.key, w.old), v.blobs.note(id, batchlog.OpPut, w.old)
 }
 
 func (v *inverter) takeBlock() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/chainsort"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -68,7 +69,7 @@ func (l *memoryLayer) next() (op netOp, err error) {
 		return netOp{}, io.EOF
 	}
 	l.count--
-	op.kind, op.key, op.value, l.ops, err = batchlog.NextOp(l.ops)
+	op.kind, op.key, op.value, l.ops, err = wire.NextOp(l.ops)
 	return op, err
 }
 
@@ -91,7 +92,7 @@ func (s *Store) netLayer(ops []byte, count int) (_ layer, err error) {
 		case chainsort.NetDeleteRange:
 			kind = batchlog.OpDeleteRange
 		}
-		l.ops = batchlog.AppendOp(l.ops, kind, n.Key, n.Value)
+		l.ops = wire.AppendOp(l.ops, kind, n.Key, n.Value)
 		l.count++
 		return nil
 	})
@@ -99,8 +100,8 @@ func (s *Store) netLayer(ops []byte, count int) (_ layer, err error) {
 
 // A stretchLayer is one stretch of the file of a chain.
 type stretchLayer struct {
-	in        batchlog.OpReader
-	stretches batchlog.Stretches
+	in        wire.OpReader
+	stretches wire.Stretches
 	after     int // stretches that are to begin yet, it included
 	ops       []byte
 	count     int
@@ -108,7 +109,7 @@ type stretchLayer struct {
 }
 
 // stretchLayers are the layers of a chain whose file has so many stretches.
-func stretchLayers(c *batchlog.ChainRef, stretches int) (layers []layer, err error) {
+func stretchLayers(c *wire.ChainRef, stretches int) (layers []layer, err error) {
 	for i := range stretches {
 		in, err := c.Open()
 		if err != nil {
@@ -138,7 +139,7 @@ func (l *stretchLayer) next() (op netOp, err error) {
 			}
 		}
 		l.count--
-		if op.kind, op.key, op.value, l.ops, err = batchlog.NextOp(l.ops); err != nil {
+		if op.kind, op.key, op.value, l.ops, err = wire.NextOp(l.ops); err != nil {
 			return netOp{}, err
 		}
 		if l.stretches.Begin(op.kind, op.key) {
@@ -368,7 +369,7 @@ var errTooLarge = errors.New("inverse too large")
 
 func (w *partsWriter) add(kind batchlog.OpKind, key, value []byte) error {
 	before := len(w.ops)
-	w.ops = batchlog.AppendOp(w.ops, kind, key, value)
+	w.ops = wire.AppendOp(w.ops, kind, key, value)
 	w.count++
 	w.total++
 	w.size += int64(len(w.ops) - before)

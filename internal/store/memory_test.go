@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
@@ -37,9 +38,9 @@ func TestCacheBytes(t *testing.T) {
 	}
 	s := opened()
 	for i := range batchlog.ID(count) {
-		r := batchlog.Record{ID: i + 1, Count: 16}
+		r := wire.Record{ID: i + 1, Count: 16}
 		for n := range 16 {
-			r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpPut, fmt.Appendf(nil, "%sk%04d", keyPrefix, int(i)*16+n), make([]byte, size/16))
+			r.Ops = wire.AppendOp(r.Ops, batchlog.OpPut, fmt.Appendf(nil, "%sk%04d", keyPrefix, int(i)*16+n), make([]byte, size/16))
 		}
 		apply(t, s, r)
 	}
@@ -58,8 +59,8 @@ func TestCacheBytes(t *testing.T) {
 	full.on.Store(true)
 	go func() { // it waits when all memtables are full
 		for id := s.Applied() + 1; ; id++ {
-			r := batchlog.Record{ID: id, Count: 1, Ops: batchlog.AppendOp(nil, batchlog.OpPut, []byte(counterKey), make([]byte, 10_000))}
-			if s.Apply([]batchlog.Record{r}) != nil {
+			r := wire.Record{ID: id, Count: 1, Ops: wire.AppendOp(nil, batchlog.OpPut, []byte(counterKey), make([]byte, 10_000))}
+			if s.Apply([]wire.Record{r}) != nil {
 				return
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -44,11 +45,11 @@ func testOptions(fs vfs.FS, base batchlog.ID) Options {
 type model map[string]string
 
 // apply is what Apply does to a model.
-func (m model) apply(t *testing.T, r batchlog.Record) {
+func (m model) apply(t *testing.T, r wire.Record) {
 	t.Helper()
 	ops := r.Ops
 	for range r.Count {
-		kind, key, value, rest, err := batchlog.NextOp(ops)
+		kind, key, value, rest, err := wire.NextOp(ops)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,31 +92,31 @@ func newMaker(seed uint64) *maker { return &maker{rng: rand.New(rand.NewPCG(seed
 func (m *maker) key() string { return fmt.Sprintf("%sk%03d", keyPrefix, m.rng.IntN(300)) }
 
 // record is a commit of some ops, with values of about size bytes; the first op sets the counter to its id.
-func (m *maker) record(size int) batchlog.Record {
-	r := batchlog.Record{ID: m.next, Count: 1}
+func (m *maker) record(size int) wire.Record {
+	r := wire.Record{ID: m.next, Count: 1}
 	m.next++
-	r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpPut, []byte(counterKey), []byte(r.ID.String()))
+	r.Ops = wire.AppendOp(r.Ops, batchlog.OpPut, []byte(counterKey), []byte(r.ID.String()))
 	for range m.rng.IntN(8) {
 		switch m.rng.IntN(10) {
 		case 0, 1:
-			r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpDelete, []byte(m.key()), nil)
+			r.Ops = wire.AppendOp(r.Ops, batchlog.OpDelete, []byte(m.key()), nil)
 		case 2, 3:
 			low, high := m.key(), m.key()
 			if low >= high {
 				low, high = high, low+"\x00"
 			}
-			r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpDeleteRange, []byte(low), []byte(high))
+			r.Ops = wire.AppendOp(r.Ops, batchlog.OpDeleteRange, []byte(low), []byte(high))
 		default:
 			value := fmt.Sprintf("%d %s", r.ID, strings.Repeat("v", m.rng.IntN(2*size+1)))
-			r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpPut, []byte(m.key()), []byte(value))
+			r.Ops = wire.AppendOp(r.Ops, batchlog.OpPut, []byte(m.key()), []byte(value))
 		}
 		r.Count++
 	}
 	return r
 }
 
-func (m *maker) records(count, size int) []batchlog.Record {
-	var all []batchlog.Record
+func (m *maker) records(count, size int) []wire.Record {
+	var all []wire.Record
 	for range count {
 		all = append(all, m.record(size))
 	}
@@ -123,12 +124,12 @@ func (m *maker) records(count, size int) []batchlog.Record {
 }
 
 // withToken gives r a token of less than 128 bytes.
-func withToken(r batchlog.Record, token string) batchlog.Record {
+func withToken(r wire.Record, token string) wire.Record {
 	r.Meta = append([]byte{1, byte(len(token))}, token...)
 	return r
 }
 
-func apply(t *testing.T, s *Store, records ...batchlog.Record) {
+func apply(t *testing.T, s *Store, records ...wire.Record) {
 	t.Helper()
 	if err := s.Apply(records); err != nil {
 		t.Fatal(err)
@@ -136,7 +137,7 @@ func apply(t *testing.T, s *Store, records ...batchlog.Record) {
 }
 
 // applyAfter applies those of records that follow on what s has, some at a time.
-func applyAfter(t *testing.T, s *Store, records []batchlog.Record, some int) {
+func applyAfter(t *testing.T, s *Store, records []wire.Record, some int) {
 	t.Helper()
 	for rest := records[s.Applied():]; len(rest) > 0; rest = rest[min(some, len(rest)):] {
 		apply(t, s, rest[:min(some, len(rest))]...)
@@ -144,7 +145,7 @@ func applyAfter(t *testing.T, s *Store, records []batchlog.Record, some int) {
 }
 
 // fold is what records up to id add up to.
-func fold(t *testing.T, records []batchlog.Record, id batchlog.ID) model {
+func fold(t *testing.T, records []wire.Record, id batchlog.ID) model {
 	t.Helper()
 	m := model{}
 	for _, r := range records[:id] {

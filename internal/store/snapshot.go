@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/waist"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -73,7 +74,7 @@ func (s *Snapshot) Get(_ context.Context, key []byte) ([]byte, error) {
 }
 
 // Scan is as batchlog.Snapshot says.
-func (s *Snapshot) Scan(ctx context.Context, low, high []byte, reverse bool) (batchlog.Cursor, error) {
+func (s *Snapshot) Scan(ctx context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	if !s.store.use.enter() {
 		return nil, batchlog.ErrClosed
 	}

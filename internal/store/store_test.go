@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -19,7 +20,7 @@ import (
 func TestApply(t *testing.T) {
 	fs := vfs.NewMem()
 	m := newMaker(1)
-	var all []batchlog.Record
+	var all []wire.Record
 	s := open(t, fs, 0)
 	for round := range 40 {
 		for range m.rng.IntN(30) {
@@ -63,13 +64,13 @@ func TestApply(t *testing.T) {
 // leaves what is put behind it.
 func TestApplyOrder(t *testing.T) {
 	s := open(t, vfs.NewMem(), 0)
-	r := batchlog.Record{ID: 1, Count: 6}
+	r := wire.Record{ID: 1, Count: 6}
 	for _, k := range []string{"a", "b", "c"} {
-		r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpPut, key(k), []byte("before"))
+		r.Ops = wire.AppendOp(r.Ops, batchlog.OpPut, key(k), []byte("before"))
 	}
-	r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpDeleteRange, key("a"), key("c"))
-	r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpPut, key("b"), []byte("behind"))
-	r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpDelete, key("c"), nil)
+	r.Ops = wire.AppendOp(r.Ops, batchlog.OpDeleteRange, key("a"), key("c"))
+	r.Ops = wire.AppendOp(r.Ops, batchlog.OpPut, key("b"), []byte("behind"))
+	r.Ops = wire.AppendOp(r.Ops, batchlog.OpDelete, key("c"), nil)
 	apply(t, s, r, put(2, "d", "1", "d", "2"), put(3, "d", "3"))
 	for k, want := range map[string]string{"b": "behind", "d": "3"} {
 		if got, err := s.Get(key(k)); err != nil || string(got) != want {
@@ -99,9 +100,9 @@ func TestApplyOrder(t *testing.T) {
 func TestApplyLarge(t *testing.T) {
 	s := open(t, vfs.NewMem(), 0)
 	m := newMaker(2)
-	var all []batchlog.Record
+	var all []wire.Record
 	for range 12 {
-		r := batchlog.Record{ID: m.next}
+		r := wire.Record{ID: m.next}
 		for range 40 {
 			one := m.record(10 << 10)
 			r.Ops, r.Count = append(r.Ops, one.Ops...), r.Count+one.Count
@@ -132,7 +133,7 @@ func TestApplyGap(t *testing.T) {
 					t.Errorf("commit %d: panic %v", id, r)
 				}
 			}()
-			_ = s.Apply([]batchlog.Record{put(id)})
+			_ = s.Apply([]wire.Record{put(id)})
 			t.Errorf("commit %d was applied", id)
 		}()
 	}
@@ -277,7 +278,7 @@ func TestTokens(t *testing.T) {
 	fs := vfs.NewMem()
 	s := open(t, fs, 0)
 	const n = 2500 // more than are forgotten at once
-	var records []batchlog.Record
+	var records []wire.Record
 	for id := batchlog.ID(1); id <= n; id++ {
 		records = append(records, withToken(put(id, fmt.Sprint(id), "v"), fmt.Sprint("token ", id)))
 	}
@@ -287,7 +288,7 @@ func TestTokens(t *testing.T) {
 	}
 	apply(t, s, records[n/2:]...)
 	longest := strings.Repeat("t", batchlog.MaxTokenBytes)
-	apply(t, s, batchlog.Record{ID: n + 1, Meta: append([]byte{1, 0x80, 2}, longest...)}, withToken(put(n+2), "\x00"))
+	apply(t, s, wire.Record{ID: n + 1, Meta: append([]byte{1, 0x80, 2}, longest...)}, withToken(put(n+2), "\x00"))
 	known := func(token string, want batchlog.ID) {
 		t.Helper()
 		if id, ok, err := s.Token(token); err != nil || ok != (want != 0) || id != want {
@@ -429,10 +430,10 @@ func TestGate(t *testing.T) {
 // key is a stored key, put a commit that puts keys, given with their values.
 func key(k string) []byte { return []byte(keyPrefix + k) }
 
-func put(id batchlog.ID, pairs ...string) batchlog.Record {
-	r := batchlog.Record{ID: id}
+func put(id batchlog.ID, pairs ...string) wire.Record {
+	r := wire.Record{ID: id}
 	for i := 0; i < len(pairs); i += 2 {
-		r.Ops = batchlog.AppendOp(r.Ops, batchlog.OpPut, key(pairs[i]), []byte(pairs[i+1]))
+		r.Ops = wire.AppendOp(r.Ops, batchlog.OpPut, key(pairs[i]), []byte(pairs[i+1]))
 		r.Count++
 	}
 	return r

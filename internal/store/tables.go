@@ -11,6 +11,7 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -37,7 +38,7 @@ type TableWriter struct {
 	table     *sstable.Writer // nil between tables
 	keys      int             // in table
 	gathered  *[]byte         // see gatheringFile
-	stretches batchlog.Stretches
+	stretches wire.Stretches
 	// A range delete that goes beyond the table is cut where the next one begins: tables that are taken in together must not overlap.
 	low, high []byte // that is open; high is nil when none is
 }
@@ -257,7 +258,7 @@ func (s *Store) Staged() [][16]byte {
 }
 
 // tablesOf is the tables of a chain: those that were staged, or, after a crash, some that are made of its file.
-func (s *Store) tablesOf(c *batchlog.ChainRef) (_ *Tables, err error) {
+func (s *Store) tablesOf(c *wire.ChainRef) (_ *Tables, err error) {
 	s.staged.Lock()
 	t := s.staged.tables[c.File]
 	s.staged.Unlock()
@@ -269,7 +270,7 @@ func (s *Store) tablesOf(c *batchlog.ChainRef) (_ *Tables, err error) {
 		return nil, openError(err)
 	}
 	w := s.NewTables(dir)
-	r := batchlog.Record{Chain: c, Count: c.Count}
+	r := wire.Record{Chain: c, Count: c.Count}
 	if err := r.EachOp(w.Add); err != nil {
 		return nil, errors.Join(err, w.Drop())
 	}
@@ -286,7 +287,7 @@ const chainBatchBytes = 1 << 20
 func (s *Store) chainBatchBytes() int64 { return min(chainBatchBytes, s.opts.MemTableBytes/16) }
 
 // applyChain makes the changes of a chain, and moves the mark, as one.
-func (s *Store) applyChain(r *batchlog.Record, undo bool) error {
+func (s *Store) applyChain(r *wire.Record, undo bool) error {
 	inverse := inverseNone
 	if undo {
 		// What is there decides, not what the tables would be made for now: with another size of the memtables the tables of a chain may have been taken in before a
@@ -317,12 +318,12 @@ const (
 )
 
 // applySmallChain applies a chain as a batch.
-func (s *Store) applySmallChain(r *batchlog.Record, inverse chainInverse) error {
+func (s *Store) applySmallChain(r *wire.Record, inverse chainInverse) error {
 	whole, err := inMemory(r)
 	if err != nil {
 		return unwritten{err}
 	}
-	records := []batchlog.Record{whole}
+	records := []wire.Record{whole}
 	switch inverse {
 	case inverseWanted:
 		_, err = s.applyInverted(records)
@@ -340,7 +341,7 @@ func (s *Store) applySmallChain(r *batchlog.Record, inverse chainInverse) error 
 }
 
 // applyTables applies a chain by taking in its tables.
-func (s *Store) applyTables(r *batchlog.Record, inverse chainInverse) error {
+func (s *Store) applyTables(r *wire.Record, inverse chainInverse) error {
 	if r.HasBlobs() {
 		if err := s.indexBlobs(r); err != nil {
 			return unwritten{err} // the same is noted again
@@ -380,7 +381,7 @@ func (s *Store) applyTables(r *batchlog.Record, inverse chainInverse) error {
 	s.written.Add(r.Chain.Bytes)
 	rest := *r
 	rest.Chain, rest.Count = nil, r.Count-r.Chain.Count
-	if err := s.applyBatch([]batchlog.Record{rest}, &extra{undo: undo}); err != nil {
+	if err := s.applyBatch([]wire.Record{rest}, &extra{undo: undo}); err != nil {
 		return err
 	}
 	s.endChain(before) // not after a failure: half of the chain may be there
@@ -416,11 +417,11 @@ func (s *Store) forget(file [16]byte) {
 }
 
 // inMemory is the commit of a chain with all of its ops in memory.
-func inMemory(r *batchlog.Record) (batchlog.Record, error) {
+func inMemory(r *wire.Record) (wire.Record, error) {
 	whole := *r
 	whole.Chain, whole.Ops = nil, make([]byte, 0, r.Chain.Bytes+int64(len(r.Ops)))
 	err := r.EachOp(func(kind batchlog.OpKind, key, value []byte) error {
-		whole.Ops = batchlog.AppendOp(whole.Ops, kind, key, value)
+		whole.Ops = wire.AppendOp(whole.Ops, kind, key, value)
 		return nil
 	})
 	return whole, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -38,7 +39,7 @@ func (s *Store) readRow() (err error) {
 }
 
 // applyInverted applies the first of records, none of which is a chain, as many as can be at once, and keeps what they overwrite.
-func (s *Store) applyInverted(records []batchlog.Record) (n int, err error) {
+func (s *Store) applyInverted(records []wire.Record) (n int, err error) {
 	n, err = s.invert(records)
 	if err != nil {
 		return 0, unwritten{fmt.Errorf("keep what is overwritten: %w", err)}
@@ -60,7 +61,7 @@ func (s *Store) applyInverted(records []batchlog.Record) (n int, err error) {
 }
 
 // applyLarge applies one commit, whose inverse is that.
-func (s *Store) applyLarge(r *batchlog.Record, v largeInverse) error {
+func (s *Store) applyLarge(r *wire.Record, v largeInverse) error {
 	x := &extra{undo: true}
 	if v.tables != nil {
 		// First the tables: should the commit be applied again after a crash, its inverse is made again, and is the same.
@@ -73,7 +74,7 @@ func (s *Store) applyLarge(r *batchlog.Record, v largeInverse) error {
 		if err := s.noteInverseBlobs(r.ID); err != nil {
 			return err
 		}
-		return s.applyBatch([]batchlog.Record{*r}, x)
+		return s.applyBatch([]wire.Record{*r}, x)
 	}
 	b := blockWriter{next: r.ID}
 	b.add(v.inverse)
@@ -82,13 +83,13 @@ func (s *Store) applyLarge(r *batchlog.Record, v largeInverse) error {
 	if v.form == formTooLarge {
 		x.set(tooLargeKey(r.ID), nil)
 	}
-	err := batchlog.EachOp(v.ops, inlineCount(v.inverse), func(kind batchlog.OpKind, _, value []byte) error {
+	err := wire.EachOp(v.ops, inlineCount(v.inverse), func(kind batchlog.OpKind, _, value []byte) error {
 		return x.blobs.note(r.ID, kind, value)
 	})
 	if err != nil {
 		return err
 	}
-	return s.applyBatch([]batchlog.Record{*r}, x)
+	return s.applyBatch([]wire.Record{*r}, x)
 }
 
 func inlineCount(v inverse) int {
@@ -99,7 +100,7 @@ func inlineCount(v inverse) int {
 }
 
 // invertChain makes the inverse of a chain whose file has so many stretches and returns the tables with it.
-func (s *Store) invertChain(r *batchlog.Record, stretches int) (tables []string, err error) {
+func (s *Store) invertChain(r *wire.Record, stretches int) (tables []string, err error) {
 	layers, err := stretchLayers(r.Chain, stretches)
 	if err != nil {
 		return nil, err
@@ -126,13 +127,13 @@ func (s *Store) invertChain(r *batchlog.Record, stretches int) (tables []string,
 func (s *Store) noteInverseBlobs(id batchlog.ID) (err error) {
 	s.blobIndex.Lock()
 	defer s.blobIndex.Unlock()
-	return s.eachInverseBlob(id, func(ref *batchlog.BlobRef, b *pebble.Batch) error {
+	return s.eachInverseBlob(id, func(ref *wire.BlobRef, b *pebble.Batch) error {
 		return b.Set(blobKey(ref.Hash), blobEntry(id, ref.Size), nil)
 	})
 }
 
 // eachInverseBlob calls note for each reference in an inverse, with a batch that is applied.
-func (s *Store) eachInverseBlob(id batchlog.ID, note func(ref *batchlog.BlobRef, b *pebble.Batch) error) (err error) {
+func (s *Store) eachInverseBlob(id batchlog.ID, note func(ref *wire.BlobRef, b *pebble.Batch) error) (err error) {
 	v, err := s.inverse(id)
 	if err != nil || v.form == formTooLarge {
 		return err
@@ -141,7 +142,7 @@ func (s *Store) eachInverseBlob(id batchlog.ID, note func(ref *batchlog.BlobRef,
 	b := s.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	err = s.visitInverse(id, v, func(_ batchlog.ID, ops []byte, count int) error {
-		return batchlog.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
+		return wire.EachOp(ops, count, func(kind batchlog.OpKind, _, value []byte) error {
 			ref, err := refOf(kind, value)
 			if ref == nil || err != nil {
 				return err

@@ -104,10 +104,10 @@ func Of(db *batchlog.DB, name string) Spaces {
 }
 
 // All is the space of the tasks' configurations; what is within it belongs to one task each.
-func All(db *batchlog.DB) *batchlog.Space { return db.System().Space("tasks") }
+func All(db *batchlog.DB) *batchlog.Space { return db.Inside().System().Space("tasks") }
 
 // Holds is the space of what the log is kept for.
-func Holds(db *batchlog.DB) *batchlog.Space { return db.System().Space("holds") }
+func Holds(db *batchlog.DB) *batchlog.Space { return db.Inside().System().Space("holds") }
 
 // A Getter is a View or a Tx.
 type Getter interface {

@@ -15,40 +15,43 @@ import (
 // and for all within it. A package that is not here may not be. Rows may name packages that are still to come.
 var arrows = map[string][]string{
 	"bytewise": {},
-	".":        {"bytewise"},
+	".":        {"bytewise", "internal/waist", "internal/wire"},
 
-	"internal/segment": {".", "bytewise"}, // the summary of a block names every space around an op: paths are bytewise
+	"internal/wire":  {"bytewise"},
+	"internal/waist": {"internal/wire"},
+
+	"internal/segment": {".", "bytewise", "internal/wire"}, // the summary of a block names every space around an op: paths are bytewise
 	"internal/disk":    {},
-	"internal/seglog":  {".", "internal/disk", "internal/segment"},
-	"internal/store":   {".", "internal/chainsort", "internal/disk"}, // the net effect of a commit, for its inverse
-	"internal/commit":  {"."},
+	"internal/seglog":  {".", "internal/disk", "internal/segment", "internal/waist", "internal/wire"},
+	"internal/store":   {".", "internal/chainsort", "internal/disk", "internal/waist", "internal/wire"}, // the net effect of a commit, for its inverse
+	"internal/commit":  {".", "internal/waist", "internal/wire"},
 	"internal/tier":    {".", "internal/segment"},
 	"internal/opjson":  {"."},
 
-	"internal/chainsort": {"."},
+	"internal/chainsort": {".", "internal/wire"},
 
 	"internal/taskstate": {"."},
-	"internal/roster":    {".", "internal/taskstate"},
+	"internal/roster":    {".", "internal/taskstate", "internal/waist", "internal/wire"},
 	"internal/blob":      {},
 	"internal/rpc":       {},
 
-	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort", "internal/disk"},
+	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort", "internal/disk", "internal/waist", "internal/wire"},
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
-	"task":            {".", "internal/taskstate"},
+	"task":            {".", "internal/taskstate", "internal/wire"},
 	"task/subprocess": {".", "internal/opjson", "task"},
 	"history":         {".", "task"}, // tasks over what import git loads: for programs that use them, for the demo, and as examples
-	"undo":            {"."},
+	"undo":            {".", "internal/waist", "internal/wire"},
 	"console":         {},
 
 	// All public ones but enginetest, which brings package testing and its flags.
 	"cmd/batchlog": {".", "bytewise", "internal/opjson", "local", "remote", "server", "task", "task/subprocess", "undo", "history", "console"},
 	"examples/...": {".", "bytewise", "local", "remote", "server", "task", "task/subprocess", "undo", "history", "console"},
 
-	"enginetest":       {"."},
+	"enginetest":       {".", "internal/waist", "internal/wire"},
 	"internal/crashfs": {},
-	"internal/simtest": {".", "enginetest", "internal/crashfs", "internal/taskstate", "local", "remote", "server", "task", "undo"},
+	"internal/simtest": {".", "enginetest", "internal/crashfs", "internal/taskstate", "local", "remote", "server", "task", "undo", "internal/waist", "internal/wire"},
 	"internal/tidy":    {},
 }
 
@@ -56,7 +59,7 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	".":     {"local"}, // the examples need an engine
 	"local": {"enginetest", "internal/crashfs"},
-	"task":  {"local", "internal/crashfs"},
+	"task":  {"local", "internal/crashfs", "internal/waist"},
 	"undo":  {"local", "task", "internal/crashfs"},
 
 	"history": {"local"},
@@ -104,7 +107,7 @@ var testModules = map[string][]string{
 
 // pure lists the packages that work on bytes alone, and impure what they may therefore not import, packages within included.
 var (
-	pure   = []string{"bytewise", "internal/segment"}
+	pure   = []string{"bytewise", "internal/segment", "internal/wire"}
 	impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "syscall"}
 )
 

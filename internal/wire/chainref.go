@@ -1,4 +1,4 @@
-package batchlog
+package wire
 
 import (
 	"bytes"
@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// A ChainRef is what the record of a chain holds in place of its ops: which file they are in, and what they touch. It is for engines.
+// A ChainRef is what the record of a chain holds in place of its ops: which file they are in, and what they touch.
 type ChainRef struct {
 	File  [16]byte // names the file
 	Sum   uint32   // of the last group in it, which is chained to all before
@@ -48,10 +48,10 @@ type Stretches struct {
 }
 
 // Begin takes in the next op and reports whether it begins a stretch, as the first does. key is copied.
-func (s *Stretches) Begin(kind OpKind, key []byte) bool {
+func (s *Stretches) Begin(kind Kind, key []byte) bool {
 	order := bytes.Compare(s.last, key)
-	goesOn := s.begun && (order < 0 || order == 0 && s.ranged && kind != OpDeleteRange)
-	s.begun, s.last, s.ranged = true, append(s.last[:0], key...), kind == OpDeleteRange
+	goesOn := s.begun && (order < 0 || order == 0 && s.ranged && kind != DeleteRange)
+	s.begun, s.last, s.ranged = true, append(s.last[:0], key...), kind == DeleteRange
 	return !goesOn
 }
 
@@ -90,11 +90,6 @@ func AppendChainRef(dst []byte, r *ChainRef) []byte {
 		dst = appendBytes(dst, s.High)
 	}
 	return dst
-}
-
-func appendBytes(dst, s []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(s)))
-	return append(dst, s...)
 }
 
 // ParseChainRef decodes what AppendChainRef made; b must hold nothing else.
@@ -147,20 +142,8 @@ func (r *ChainRef) MayTouch(low, high []byte) bool {
 	return false
 }
 
-// EachOp calls visit for each op of r in order, until it returns an error. What it is given stays valid if the record does.
-func (r *Record) EachOp(visit func(kind OpKind, key, value []byte) error) error {
-	inline := r.Count
-	if r.Chain != nil {
-		if err := r.Chain.each(visit); err != nil {
-			return err
-		}
-		inline -= r.Chain.Count
-	}
-	return EachOp(r.Ops, inline, visit)
-}
-
-// each calls visit for the ops in the file.
-func (r *ChainRef) each(visit func(kind OpKind, key, value []byte) error) (err error) {
+// EachOp calls visit for the ops in the file.
+func (r *ChainRef) EachOp(visit func(kind Kind, key, value []byte) error) (err error) {
 	in, err := r.Open()
 	if err != nil {
 		return err
@@ -189,18 +172,3 @@ func (r *ChainRef) each(visit func(kind OpKind, key, value []byte) error) (err e
 }
 
 var errOpCount = errors.New("chain with another number of ops than its commit says")
-
-// EachOp calls visit for each of the count ops, in order, until it returns an error. It is for engines.
-func EachOp(ops []byte, count int, visit func(kind OpKind, key, value []byte) error) error {
-	for range count {
-		kind, key, value, rest, err := NextOp(ops)
-		if err != nil {
-			return err
-		}
-		if err := visit(kind, key, value); err != nil {
-			return err
-		}
-		ops = rest
-	}
-	return nil
-}
