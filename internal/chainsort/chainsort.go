@@ -181,7 +181,7 @@ func checkRange(low, high []byte) error {
 	if err != nil {
 		return err
 	}
-	end := len(path) - 1 // behind the own keys comes the path with another end; see batchlog.NextOp
+	end := len(path) - 1 // behind the own keys comes the path with another end; see wire.NextOp
 	after := len(high) == len(path) && bytes.Equal(high[:end], path[:end]) && high[end] == path[end]+1
 	if !after && !bytes.HasPrefix(high, path) || bytes.Compare(low, high) >= 0 {
 		return errRange

@@ -97,7 +97,7 @@ func NewChainReader(file io.ReaderAt, h Header, name string, ref *wire.ChainRef)
 	}
 }
 
-// Next is as batchlog.OpReader says. That sums hold says only that these bytes were written: what they say is checked as well, so that nobody who is
+// Next is as wire.OpReader says. That sums hold says only that these bytes were written: what they say is checked as well, so that nobody who is
 // handed ops meets one that no space has.
 func (r *ChainReader) Next() (ops []byte, count int, err error) {
 	read := int(r.scan.ID) - 1

@@ -23,9 +23,9 @@ import (
 //	time      microseconds since 1970-01-01 UTC, never less than in the record before
 //	count     of ops; uvarint
 //	meta len  in bytes; uvarint
-//	meta      token, labels, logs: see batchlog.Meta
-//	ops       the batch's own bytes: see batchlog.NextOp. Of a chain: the length of the reference to its file (uvarint), the reference
-//	          (see batchlog.ChainRef), and the ops that come after those in the file
+//	meta      token, labels, logs: see wire.Meta
+//	ops       the batch's own bytes: see wire.NextOp. Of a chain: the length of the reference to its file (uvarint), the reference
+//	          (see wire.ChainRef), and the ops that come after those in the file
 //
 // The group around it has the sum.
 const (
