@@ -82,10 +82,10 @@ type view struct {
 	once   sync.Once
 }
 
-// ID is as batchlog.Snapshot says.
+// ID is as waist.Snapshot says.
 func (v *view) ID() batchlog.ID { return v.moment.base.ID() }
 
-// Get is as batchlog.Snapshot says.
+// Get is as waist.Snapshot says.
 func (v *view) Get(ctx context.Context, key []byte) ([]byte, error) {
 	s, err := v.of(key)
 	if err != nil {
@@ -94,7 +94,7 @@ func (v *view) Get(ctx context.Context, key []byte) ([]byte, error) {
 	return s.Get(ctx, key)
 }
 
-// Scan is as batchlog.Snapshot says, for the own keys of one space: what is derived is whole subtrees.
+// Scan is as waist.Snapshot says, for the own keys of one space: what is derived is whole subtrees.
 func (v *view) Scan(ctx context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	s, err := v.of(low)
 	if err != nil {
@@ -128,7 +128,7 @@ func (v *view) of(key []byte) (waist.Snapshot, error) {
 	return nil, batchlog.ErrClosed
 }
 
-// Close is as batchlog.Snapshot says.
+// Close is as waist.Snapshot says.
 func (v *view) Close() (err error) {
 	v.once.Do(func() { err = v.moment.leave() })
 	return err

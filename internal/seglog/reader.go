@@ -58,7 +58,7 @@ func (l *Log) Reader(o batchlog.LogOptions) (waist.LogReader, error) {
 	return r, nil
 }
 
-// Next is as batchlog.LogReader says.
+// Next is as waist.LogReader says.
 func (r *reader) Next(ctx context.Context) ([]wire.Record, batchlog.ID, error) {
 	for {
 		select {
@@ -91,7 +91,7 @@ func (r *reader) Next(ctx context.Context) ([]wire.Record, batchlog.ID, error) {
 	}
 }
 
-// Close is as batchlog.LogReader says.
+// Close is as waist.LogReader says.
 func (r *reader) Close() error {
 	if r.closed {
 		return nil

@@ -52,7 +52,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 // ID is the newest commit that the snapshot shows.
 func (s *Snapshot) ID() batchlog.ID { return s.id }
 
-// Get is as batchlog.Snapshot says.
+// Get is as waist.Snapshot says.
 func (s *Snapshot) Get(_ context.Context, key []byte) ([]byte, error) {
 	if !s.store.use.enter() {
 		return nil, batchlog.ErrClosed
@@ -73,7 +73,7 @@ func (s *Snapshot) Get(_ context.Context, key []byte) ([]byte, error) {
 	return kept, closer.Close()
 }
 
-// Scan is as batchlog.Snapshot says.
+// Scan is as waist.Snapshot says.
 func (s *Snapshot) Scan(ctx context.Context, low, high []byte, reverse bool) (waist.Cursor, error) {
 	if !s.store.use.enter() {
 		return nil, batchlog.ErrClosed
