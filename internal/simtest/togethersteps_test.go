@@ -13,9 +13,7 @@ import (
 // exclusions are what programs with everything on leave out.
 var exclusions = []exclusion{
 	{"goroutines stay", "an opening that fails because the disk does leaves goroutines of Pebble"},
-	{"warm directories that are not set any more", "a file that is removed there is there again after a loss of power, and nobody looks any more"},
 	{"copies with warm directories", "a copy deletes the warm segments of the original"},
-	{"segments that the table does not name", "a crash between making a segment and the table leaves its file for ever"},
 	{"the store of a backfill", "its removal is not durable, so that after a crash it is there for ever"},
 	{"the store of a verification", "after a crash under way it is there for ever"},
 	{"tables that can't be written", "while that fails each time, the database can't be closed: who applies waits for the store, and Close for who applies"},
