@@ -189,8 +189,8 @@ func (l *Log) tidyTable() error {
 		return nil
 	}
 	if f.size-f.at < tableRoom {
-		if spoilt, err := f.extend(); spoilt {
-			err = l.replaceTable(l.table.Load())
+		if spoilt, _ := f.extend(); spoilt { // else the disk is full: it is tried again with the next edit
+			err := l.replaceTable(l.table.Load())
 			if err != nil {
 				err = l.failSync(err)
 			}

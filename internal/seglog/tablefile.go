@@ -183,10 +183,12 @@ func createTable(fs vfs.FS, dir string, h tableHead, edits iter.Seq[edit]) (_ *t
 	}()
 	b := h.append(nil)
 	f.prev = le.Uint32(b[tableHeadSum:])
+	var body []byte
 	written := int64(0)
 	for e := range edits {
 		before := len(b)
-		b, f.prev = appendRecord(b, appendEdit(nil, e), h.salt(), f.prev, 0)
+		body = appendEdit(body[:0], e)
+		b, f.prev = appendRecord(b, body, h.salt(), f.prev, 0)
 		f.at += int64(len(b) - before)
 		if len(b) >= tableWriteBytes {
 			if _, err := f.file.WriteAt(b, written); err != nil {
