@@ -407,3 +407,107 @@ func TestLeftovers(t *testing.T) {
 	w.wantRead(batchlog.Oldest(), w.all[w.log.Oldest()-1:])
 	w.verify()
 }
+
+// What a move has left that a crash has ended goes when the log is opened, also if nothing is moved there any more.
+func TestUnfinishedMove(t *testing.T) {
+	fs := &watch{FS: vfs.NewMem()}
+	o := options(fs, batchlog.MinSegmentBytes)
+	o.Settings.Warm = []string{"/warm"}
+	w := begin(t, o)
+	w.makeDir("/warm")
+	w.fill(4, 3000)
+	w.sealed()
+	var killed vfs.FS
+	fs.on(func(op, name string, _ int64) error {
+		if op == "rename" && strings.HasSuffix(name, segmentSuffix) && killed == nil {
+			killed = copyFS(t, fs.FS)
+			if _, err := vfs.Clone(fs.FS, killed, "/warm", "/warm"); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	if n, err := w.log.Warm(t.Context(), w.segs()[0].last); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	o.FS, o.Settings.Warm = killed, nil
+	again := &world{t: t, opts: o, all: w.all}
+	again.open()
+	again.swept()
+	if names, err := killed.List(again.log.warmDir("/warm")); err != nil || len(names) != 0 {
+		t.Errorf("%q is left, %v", names, err)
+	}
+	again.verify()
+	again.wantRead(batchlog.First(), w.all)
+}
+
+// The last edit may have been read from memory that no disk has: it is written and synced once more before anything is done that follows from it.
+func TestConfirmEdit(t *testing.T) {
+	mem := crashfs.New()
+	if err := errors.Join(mem.MkdirAll(dir, 0o755), disk.SyncDir(mem, "/")); err != nil {
+		t.Fatal(err)
+	}
+	fs := &watch{FS: mem}
+	w := begin(t, options(fs, batchlog.MinSegmentBytes))
+	w.fill(4, 3000)
+	w.sealed()
+	fs.on(func(op, name string, _ int64) error {
+		if op == "sync" && name == tableName(1) || op == "open" && name == tableName(2) {
+			return errDisk
+		}
+		return nil
+	})
+	if _, err := w.log.Trim(w.segs()[1].last); !errors.Is(err, batchlog.ErrReadOnly) {
+		t.Fatal(err)
+	}
+	fs.on(nil)
+	w.reopen()
+	oldest := w.log.Oldest()
+	if oldest == 1 {
+		t.Fatal("the edit is not in memory either")
+	}
+	w.swept()
+	o := w.opts
+	o.FS = mem.CrashClone(vfs.CrashCloneCfg{})
+	again := &world{t: t, opts: o, all: w.all}
+	again.open()
+	if again.log.Oldest() != oldest {
+		t.Errorf("the log begins with %d, and what is before %d was removed", again.log.Oldest(), oldest)
+	}
+	again.verify()
+	fs.on(failOn("sync", tablePrefix, errDisk))
+	if err := w.log.Close(); err == nil {
+		t.Error("closed although its end could not be noted")
+	}
+	if _, err := Open(w.opts, 0); !errors.Is(err, errDisk) {
+		t.Errorf("opened although the last edit could not be confirmed: %v", err)
+	}
+}
+
+// A chain whose file is still to be removed is none that was abandoned, also when the log was opened again.
+func TestChainInLimbo(t *testing.T) {
+	fs := &watch{FS: vfs.NewMem()}
+	s := newStory(t, fs)
+	s.open()
+	if err := errors.Join(s.chain(), s.chain()); err != nil {
+		t.Fatal(err)
+	}
+	s.fill(4, 3000)
+	s.sealed()
+	fs.on(failOn("remove", chainSuffix, errDisk))
+	for range 2 {
+		if _, err := s.log.Trim(s.segs()[0].last); err != nil {
+			t.Fatal(err)
+		}
+		s.sweep()
+		if left, err := s.log.Chains(); err != nil || len(left) != 0 || !s.log.HasChain([16]byte{7: 1}) {
+			t.Errorf("abandoned: %+v, %v", left, err)
+		}
+		s.reopen()
+	}
+	fs.on(nil)
+	s.swept()
+	if s.log.HasChain([16]byte{7: 1}) {
+		t.Error("its file is gone, and the log has it")
+	}
+}
