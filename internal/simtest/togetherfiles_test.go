@@ -267,9 +267,8 @@ func (g *together) openCopy(c *copied) {
 // known are the files that a database that is closed may have, by what is behind its directory. Those of the log are counted as well.
 var knownFiles = []*regexp.Regexp{
 	regexp.MustCompile(`^/(LOCK|OWNER|database|settings|clock|ballast)$`),
-	regexp.MustCompile(`^/log/main/manifest$`),
-	regexp.MustCompile(`^/log/main/table-\d{6}$`),
-	regexp.MustCompile(`^/(settings|database|clock|ballast|log/main/manifest)\.tmp$`), // the next one takes its place
+	regexp.MustCompile(`^/log/main/(manifest|table-\d+)$`),
+	regexp.MustCompile(`^/(settings|database|clock|ballast|log/main/manifest|log/main/table-\d+)\.tmp$`), // the next one takes its place
 	regexp.MustCompile(`^/log/main/\d{20}-[0-9a-f]{8}\.seg$`),
 	regexp.MustCompile(`^/log/main/chain-[0-9a-f]{32}\.ops$`),
 	regexp.MustCompile(`^/blobs/[0-9a-f]{2}/[0-9a-f]{64}\.blob$`),
