@@ -248,6 +248,17 @@ func (f *diskFile) Preallocate(offset, length int64) error {
 	}, nil)
 }
 
+// keepReserved takes over what was reserved on the disk that this one is what is left of.
+func (d *disk) keepReserved(old *disk) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	for path, size := range old.mu.reserved {
+		if _, err := d.mem.Stat(path); err == nil {
+			d.mu.reserved[path] = size
+		}
+	}
+}
+
 // takesLocked says whether there is room for what an operation adds.
 func (d *disk) takesLocked(op diskOp) bool {
 	if d.mu.quota == 0 {

@@ -521,6 +521,7 @@ func (r *run) recoverDisk() {
 	r.met["power lost"]++
 	old := r.disk
 	r.disk = newDisk(old.survivor(), r.rng.Uint64())
+	r.disk.keepReserved(old)
 	r.disk.lenient, r.disk.ordered, r.disk.counted, r.disk.watch = old.lenient, old.ordered, old.counted, old.watch
 }
 

@@ -162,8 +162,7 @@ func bubbleEnded(t *testing.T, seed uint64, p any) {
 	what := fmt.Sprint(p)
 	if strings.Contains(what, "blocked goroutines remain") {
 		left := bubbled()
-		theirs := !slices.ContainsFunc(strings.Split(left, "\n\n"), func(s string) bool { return !strings.Contains(s, "/pebble/") })
-		if !t.Failed() && !(theirs && off("goroutines stay")) {
+		if !t.Failed() {
 			t.Errorf("seed %d: goroutines are left when the database is closed:\n%s", seed, left)
 		}
 		return
@@ -268,9 +267,6 @@ func (g *together) after(name string) {
 	g.t.Helper()
 	crashed := g.disk.crashed()
 	pending := slices.Clone(g.model.pending)
-	if crashed && off("crash while opening") {
-		g.disk.forgive()
-	}
 	g.checkStep()
 	synctest.Wait()
 	g.working = g.working && !crashed

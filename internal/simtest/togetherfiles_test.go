@@ -197,9 +197,6 @@ func (g *together) stepOpenCopy() {
 func (g *together) openCopies() {
 	g.t.Helper()
 	for _, c := range g.copies {
-		if len(c.config.Warm) > 0 && off("copies with warm directories") {
-			continue
-		}
 		before := g.outside(c.dir)
 		g.fence.open(c.dir)
 		g.openCopy(c)
@@ -303,7 +300,7 @@ func (g *together) explainFiles() {
 		if strings.HasPrefix(name, "/verify-") && off("the store of a verification") {
 			continue
 		}
-		if (g.halfFilled || off("the store of a backfill")) && strings.HasPrefix(name, "/undo/") {
+		if g.halfFilled && strings.HasPrefix(name, "/undo/") {
 			continue
 		}
 		if !slices.ContainsFunc(knownFiles, func(r *regexp.Regexp) bool { return r.MatchString(name) }) {

@@ -12,12 +12,7 @@ import (
 
 // exclusions are what programs with everything on leave out.
 var exclusions = []exclusion{
-	{"goroutines stay", "an opening that fails because the disk does leaves goroutines of Pebble"},
-	{"copies with warm directories", "a copy deletes the warm segments of the original"},
-	{"the store of a backfill", "its removal is not durable, so that after a crash it is there for ever"},
 	{"the store of a verification", "after a crash under way it is there for ever"},
-	{"tables that can't be written", "while that fails each time, the database can't be closed: who applies waits for the store, and Close for who applies"},
-	{"verify while the log is trimmed", "it calls a sound database damaged"},
 	{"faults of the store while it opens", "Pebble holds its lock in a write that is tried again, and virtual time stands still for who waits for the lock"},
 }
 
@@ -138,9 +133,6 @@ func (g *together) stepToken() {
 func (g *together) stepClockJump() {
 	const year = 365 * 24 * time.Hour
 	by := []time.Duration{time.Second, time.Minute, 10 * time.Minute, -time.Second, -5 * time.Minute, 24 * time.Hour, -24 * time.Hour, year, -year, 10 * year, -10 * year}[g.rng.IntN(11)]
-	if max(by, -by) >= 24*time.Hour && off("clock jumps") {
-		by = time.Minute
-	}
 	g.jumped = g.jumped || max(by, -by) > time.Hour
 	g.log("clock %s", by)
 	g.clock.add(by)
@@ -161,7 +153,7 @@ func (g *together) stepFill() {
 
 // stepIll has the files of the store's tables take no write any more, until the disk is well again.
 func (g *together) stepIll() {
-	if g.exact || off("tables that can't be written") {
+	if g.exact {
 		return
 	}
 	g.log("tables can't be written")
