@@ -16,6 +16,9 @@ import (
 // NotExist reports whether err says that a file is not there.
 func NotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
+// denied reports whether err says that somebody may not do that.
+func denied(err error) bool { return errors.Is(err, fs.ErrPermission) }
+
 // Full reports whether err says that the disk, or a quota on it, is full.
 func Full(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -24,27 +27,36 @@ func Full(err error) bool {
 // MakeDir makes a directory and its parents, and their names durable. It writes nothing if the directory is there, so that
 // it works on a full disk, too.
 func MakeDir(fs vfs.FS, dir string) error {
-	var made []string
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := fs.Stat(d); err == nil || d == filepath.Dir(d) {
-			break
-		} else if !NotExist(err) {
-			return fmt.Errorf("make directory %s: %w", dir, err)
-		}
-		made = append(made, d)
-	}
-	if len(made) == 0 {
-		return nil
-	}
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
+	if err := makeDir(fs, filepath.Clean(dir)); err != nil {
 		return fmt.Errorf("make directory %s: %w", dir, err)
 	}
-	for _, d := range made {
-		if err := SyncDir(fs, filepath.Dir(d)); err != nil {
-			return fmt.Errorf("make directory %s: %w", dir, err)
-		}
-	}
 	return nil
+}
+
+func makeDir(fs vfs.FS, dir string) error {
+	parent := filepath.Dir(dir)
+	if dir == parent {
+		return nil
+	}
+	_, err := fs.Stat(dir)
+	if err == nil {
+		// Somebody who was killed, or whose sync failed, may have made it just before. Who may not look into the parent has not.
+		if err = SyncDir(fs, parent); denied(err) {
+			err = nil
+		}
+		return err
+	}
+	if !NotExist(err) {
+		return err
+	}
+	// One after the other: of those that are there only the last one may not be durable.
+	if err := makeDir(fs, parent); err != nil {
+		return err
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return SyncDir(fs, parent)
 }
 
 // SyncDir makes the names in a directory durable.

@@ -67,6 +67,53 @@ func TestReplaceFile(t *testing.T) {
 	}
 }
 
+// A directory is durable when MakeDir returns, also if somebody before was killed while he made it, or his sync failed.
+func TestMakeDir(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		for fail := 0; ; fail++ {
+			mem := vfs.NewCrashableMem()
+			n := 0
+			failing := errorfs.Wrap(mem, errorfs.InjectorFunc(func(errorfs.Op) error {
+				if n++; n == fail+1 || killed && n > fail {
+					return errorfs.ErrInjected
+				}
+				return nil
+			}))
+			done := disk.MakeDir(failing, "/a/b/c") == nil
+			if err := disk.MakeDir(mem, "/a/b/c"); err != nil {
+				t.Fatal(err)
+			}
+			crashed := mem.CrashClone(vfs.CrashCloneCfg{})
+			if info, err := crashed.Stat("/a/b/c"); err != nil || !info.IsDir() {
+				t.Errorf("operation %d failed: after a crash the directory is not there: %v", fail, err)
+			}
+			if done {
+				break
+			}
+		}
+	}
+}
+
+// Where nobody may look into the directory above, one that is there is taken as it is.
+func TestMakeDirBelowOneThatIsClosed(t *testing.T) {
+	mem := vfs.NewMem()
+	if err := disk.MakeDir(mem, "/a/b"); err != nil {
+		t.Fatal(err)
+	}
+	closed := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpOpenDir && op.Path == "/a" {
+			return fs.ErrPermission
+		}
+		return nil
+	}))
+	if err := disk.MakeDir(closed, "/a/b"); err != nil {
+		t.Errorf("a directory that is there: %v", err)
+	}
+	if err := disk.MakeDir(closed, "/a/c"); err == nil {
+		t.Error("a directory was made and its name is not durable")
+	}
+}
+
 func TestErrors(t *testing.T) {
 	if !disk.NotExist(&fs.PathError{Err: syscall.ENOENT}) || disk.NotExist(syscall.EIO) {
 		t.Error("NotExist")
