@@ -95,12 +95,12 @@ func (l *Log) load(m *manifestDoc, durable batchlog.ID) error {
 	if err := l.undoMoves(); err != nil && !noSpace(err) { // else it will be done before segments are moved again
 		return err
 	}
-	if len(v.prepared)+len(v.tables)+len(v.temp) > 0 {
-		// What the names are now may be known to memory only.
-		err = disk.SyncDir(l.opts.FS, l.opts.Dir)
-		l.clear(v)
+	// What the names are now, that of the manifest first of all, may be known to memory only: who gave them may have been killed before their sync.
+	if err := disk.SyncDir(l.opts.FS, l.opts.Dir); err != nil {
+		return err
 	}
-	return err
+	l.clear(v)
+	return nil
 }
 
 // readTable is the table that the manifest names. r is nil if it is the manifest.
@@ -225,10 +225,14 @@ func (l *Log) takeUp(t *table, s *seg, tail segment.Tail) error {
 }
 
 // finishName gives the active segment its name, which a crash may have come before. The name that it was prepared under was durable before the table
-// named it, so it is under the one or the other.
+// named it, so it is under the one or the other. When this returns the name is durable, also if somebody else gave it, and did not come to its sync: nobody looks
+// for it under the other one when it is no longer active.
 func (l *Log) finishName(s *seg) error {
 	fs, name := l.opts.FS, l.path(s.dir, s.name())
 	_, err := fs.Stat(name)
+	if err == nil {
+		return disk.SyncDir(fs, filepath.Dir(name))
+	}
 	if !disk.NotExist(err) {
 		return err
 	}

@@ -1,0 +1,60 @@
+package seglog
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/crashfs"
+	"github.com/bytespace/batchlog/internal/disk"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A segment that was given its name by a process that was killed then, or whose sync of that name failed, has it durably before anything is written to it: it is no longer looked for
+// under the other name when the next one has begun.
+func TestNameOfSegmentIsDurable(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		mem := crashfs.New()
+		fs := &watch{FS: mem}
+		o := options(fs, batchlog.MinSegmentBytes)
+		if err := disk.MakeDir(fs, dir); err != nil {
+			t.Fatal(err)
+		}
+		w := begin(t, o)
+		w.use("/a", "/b")
+		w.fill(3, 9000)
+		named := 0
+		fs.on(func(op, name string, _ int64) error {
+			switch {
+			case op == "rename" && strings.HasSuffix(name, segmentSuffix):
+				named = 1
+				return nil
+			case named == 0:
+				return nil
+			}
+			if killed {
+				return errDisk
+			}
+			if op == "sync" && (name == "a" || name == "b") && named == 1 {
+				named++
+				return errDisk
+			}
+			return nil
+		})
+		for named == 0 {
+			_ = w.tryWrite(put(9000, "more"))
+		}
+		if killed {
+			_ = w.log.Close()
+			fs.on(nil)
+			w.open()
+			w.time = max(w.time, w.log.LastTime())
+		}
+		fs.on(nil)
+		w.fill(w.log.Status().Segments+1, 9000)
+		w.opts.FS = mem.CrashClone(vfs.CrashCloneCfg{RNG: rand.New(rand.NewPCG(1, 2))})
+		w.open()
+		w.wantRead(batchlog.First(), w.all)
+	}
+}
