@@ -89,6 +89,7 @@ type Pipeline struct {
 	held   []*request     // what waits for protections, and who asks for one, in the order in which they came
 	active []*protection  // those that the group was chosen by
 	chosen *[]*protection // where active is from, to tell whether it has changed
+	sweep  int            // how many are held when those who have left are taken out
 
 	mu struct {
 		sync.Mutex

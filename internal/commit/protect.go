@@ -217,7 +217,7 @@ func (p *Pipeline) choose(queue []*request) []*request {
 	for _, r := range queue {
 		switch {
 		case r.protect != nil:
-			p.held = append(p.held, r)
+			p.hold(r)
 		default:
 			group = p.place(r, group)
 		}
@@ -230,9 +230,11 @@ func (p *Pipeline) choose(queue []*request) []*request {
 
 // place appends a commit to group, or to what is held, or hands it back.
 func (p *Pipeline) place(r *request, group []*request) []*request {
+	before := r.by
 	switch p.judge(r) {
 	case wait:
-		p.held = append(p.held, r)
+		r.passed = r.passed || before != 0 && before != r.by
+		p.hold(r)
 	case back:
 		if r.begin() {
 			r.answer(0, errAgain)
@@ -241,6 +243,18 @@ func (p *Pipeline) place(r *request, group []*request) []*request {
 		group = append(group, r)
 	}
 	return group
+}
+
+// sweepHeld is from how many on what is held is looked through for those who have left.
+const sweepHeld = 256
+
+// hold appends r to what is held. Those who have left go each time that there are twice as many as there were.
+func (p *Pipeline) hold(r *request) {
+	if len(p.held) >= p.sweep {
+		p.held = slices.DeleteFunc(p.held, (*request).left)
+		p.sweep = max(sweepHeld, 2*len(p.held))
+	}
+	p.held = append(p.held, r)
 }
 
 // letGo returns what was held and need not be any more.
@@ -253,11 +267,7 @@ func (p *Pipeline) letGo() (group []*request) {
 		case r.protect != nil:
 			p.held = append(p.held, r)
 		default:
-			before := r.by
 			group = p.place(r, group)
-			if r.by != before {
-				r.passed = true
-			}
 		}
 	}
 	return group
@@ -268,13 +278,19 @@ func (p *Pipeline) beginAsked() (group []*request) {
 	s := &p.protected
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.active.Load() != p.chosen {
+		return nil // one has ended since: the write loop has been woken, and what was held for that one goes first
+	}
 	list := slices.Clone(s.list())
-	again := slices.ContainsFunc(p.held, func(r *request) bool { return r.passed })
+	again := slices.ContainsFunc(p.held, func(r *request) bool { return r.passed && !r.left() })
 	var waiting []*protection
 	p.held = slices.DeleteFunc(p.held, func(r *request) bool {
 		g := r.protect
 		if g == nil {
 			return false
+		}
+		if r.left() {
+			return true
 		}
 		if at := slices.IndexFunc(list, func(other *protection) bool { return other.ticket == g.ticket }); at >= 0 {
 			if r.begin() {
@@ -288,7 +304,7 @@ func (p *Pipeline) beginAsked() (group []*request) {
 		meets := func(other *protection) bool { return other.reads.meets(g.reads) }
 		if again || len(list) >= maxProtected || slices.ContainsFunc(list, meets) || slices.ContainsFunc(waiting, meets) {
 			waiting = append(waiting, g)
-			return r.left()
+			return false
 		}
 		if r.begin() {
 			s.last++

@@ -75,11 +75,15 @@ func (r *request) wait(ctx context.Context) (id batchlog.ID, left bool, err erro
 	return a.id, false, a.err
 }
 
-// leave withdraws the request, unless it was taken.
+// leave withdraws the request, unless it was taken. The write loop may hold it for some seconds yet, but not what it was about.
 func (r *request) leave() bool {
 	r.looking.Lock()
 	defer r.looking.Unlock()
-	return r.state.CompareAndSwap(stateQueued, stateLeft)
+	if !r.state.CompareAndSwap(stateQueued, stateLeft) {
+		return false
+	}
+	r.prop, r.reads, r.covered = nil, readSet{}, nil
+	return true
 }
 
 // begin takes the request for the write loop, unless its caller has left.
