@@ -21,7 +21,7 @@ func (e *engine) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, er
 	id, err := e.enter(ctx, p)
 	if p.Token != "" && (errors.Is(err, batchlog.ErrPermission) || errors.Is(err, batchlog.ErrNotFound)) {
 		// What was committed once is that commit, whoever may write there by now, or whatever blob has gone.
-		if known, found, kerr := e.lines.Known(ctx, p.Token); found && kerr == nil {
+		if known, found, kerr := e.lines.Known(ctx, p.Token, p.Ticket); found && kerr == nil {
 			return known, nil
 		}
 	}
@@ -59,7 +59,7 @@ func (e *engine) commitHooked(ctx context.Context, p *waist.Proposal) (batchlog.
 func (e *engine) tryHooked(ctx context.Context, in *waist.Proposal) (batchlog.ID, error) {
 	if in.Token != "" {
 		// A retry must not be refused by a hook that sees its own first try.
-		if id, found, err := e.lines.Known(ctx, in.Token); err != nil || found {
+		if id, found, err := e.lines.Known(ctx, in.Token, in.Ticket); err != nil || found {
 			return id, err
 		}
 	}

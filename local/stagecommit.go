@@ -21,7 +21,7 @@ func (g *stage) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, err
 		return 0, g.why
 	}
 	if p.Token != "" { // all the work would be for nothing, and hooks must not see their own first try
-		if id, found, err := g.e.lines.Known(ctx, p.Token); err != nil || found {
+		if id, found, err := g.e.lines.Known(ctx, p.Token, p.Ticket); err != nil || found {
 			if found {
 				g.to(committed)
 			}

@@ -3,6 +3,7 @@ package commit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,6 +66,33 @@ func TestHandedBackHeld(t *testing.T) {
 	check(t, "group", len(p.choose(nil)), 0)
 	check(t, "answer", <-again, errAgain)
 	p.end(second.protect.ticket)
+}
+
+// Two with one token, one of which has a protection that the other one is held for, do not wait for one another.
+func TestTokenOfHeld(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l, s := newFakeLog(t), newFakeStore(t)
+		p := newLine(t, l, s)
+		ticket, release := p.protect(t, 0, "k")
+		held := p.commit(t.Context(), withToken("t", put("k")))
+		synctest.Wait()
+		began := time.Now()
+		id, err := p.Commit(t.Context(), with(ticket, withToken("t", put("k"))))
+		check(t, "waited", time.Since(began), time.Duration(0))
+		check(t, "with the ticket", result{id, err}, result{1, nil})
+		check(t, "held", <-held, result{1, nil})
+		release()
+
+		ticket, release = p.protect(t, 0, "k")
+		held = p.commit(t.Context(), withToken("u", put("k")))
+		synctest.Wait()
+		began = time.Now()
+		id, found, err := p.Known(t.Context(), "u", ticket)
+		check(t, "waited", time.Since(began), time.Duration(0))
+		check(t, "known", fmt.Sprint(id, found, err), "2 true <nil>")
+		check(t, "held", <-held, result{2, nil})
+		release()
+	})
 }
 
 // Who has left keeps nobody from a turn.

@@ -30,6 +30,7 @@ func (p *Pipeline) commitOnce(ctx context.Context, prop *waist.Proposal) (batchl
 			p.resolve(ctx, e, prop)
 			return e.id, e.err
 		}
+		p.letBy(prop.Ticket)
 		select {
 		case <-e.done:
 		case <-ctx.Done():
@@ -44,14 +45,22 @@ func (p *Pipeline) commitOnce(ctx context.Context, prop *waist.Proposal) (batchl
 	}
 }
 
-// Known returns the commit with that token, if there is one or one is under way that succeeds.
-func (p *Pipeline) Known(ctx context.Context, token string) (id batchlog.ID, found bool, err error) {
+// letBy ends the protection of who waits for another proposal with its token: that one may be held for it.
+func (p *Pipeline) letBy(ticket uint64) {
+	if ticket != 0 {
+		p.end(ticket)
+	}
+}
+
+// Known returns the commit with that token, if there is one or one is under way that succeeds. ticket is that of who asks, or 0.
+func (p *Pipeline) Known(ctx context.Context, token string, ticket uint64) (id batchlog.ID, found bool, err error) {
 	p.tokens.mu.Lock()
 	e := p.tokens.under[token]
 	p.tokens.mu.Unlock()
 	if e == nil {
 		return p.store.Token(token)
 	}
+	p.letBy(ticket)
 	select {
 	case <-e.done:
 		return e.id, e.err == nil, nil

@@ -58,14 +58,14 @@ func TestTokenUntilApplied(t *testing.T) {
 		synctest.Wait()
 		check(t, "under way", p.underWay(), 1)
 		check(t, "id before it is applied", mustCommit(t, p, withToken("t", put("k"))), 1)
-		id, found, err := p.Known(t.Context(), "t")
+		id, found, err := p.Known(t.Context(), "t", 0)
 		check(t, "known", []any{id, found, err}, []any{1, true, nil})
 		b.release()
 		synctest.Wait()
 		check(t, "under way", p.underWay(), 0)
 		check(t, "id from the store", mustCommit(t, p, withToken("t", put("k"))), 1)
 		check(t, "under way", p.underWay(), 0)
-		id, found, err = p.Known(t.Context(), "t")
+		id, found, err = p.Known(t.Context(), "t", 0)
 		check(t, "known", []any{id, found, err}, []any{1, true, nil})
 		check(t, "head", l.Head(), 1)
 	})
@@ -99,7 +99,7 @@ func TestTokenOwnerFails(t *testing.T) {
 		}
 		known := make(chan bool, 1)
 		go func() {
-			_, found, err := p.Known(t.Context(), "t")
+			_, found, err := p.Known(t.Context(), "t", 0)
 			known <- found || err != nil
 		}()
 		synctest.Wait()
@@ -132,7 +132,7 @@ func TestKnown(t *testing.T) {
 		b := newBlocker()
 		l.syncing = b.wait
 		p := New(Options{Log: l, Store: s, Now: time.Now})
-		id, found, err := p.Known(t.Context(), "t")
+		id, found, err := p.Known(t.Context(), "t", 0)
 		check(t, "unknown", []any{id, found, err}, []any{0, false, nil})
 		owner := p.commit(t.Context(), withToken("t", put("k")))
 		<-b.entered
@@ -144,7 +144,7 @@ func TestKnown(t *testing.T) {
 		known := func(ctx context.Context) <-chan answer {
 			c := make(chan answer, 1)
 			go func() {
-				id, found, err := p.Known(ctx, "t")
+				id, found, err := p.Known(ctx, "t", 0)
 				c <- answer{id, found, err}
 			}()
 			synctest.Wait()
@@ -176,7 +176,7 @@ func TestTokenStoreError(t *testing.T) {
 	p := newLine(t, l, s)
 	_, err := p.Commit(t.Context(), withToken("t", put("k")))
 	wantErr(t, "commit", err, broken)
-	_, _, err = p.Known(t.Context(), "t")
+	_, _, err = p.Known(t.Context(), "t", 0)
 	wantErr(t, "known", err, broken)
 	check(t, "under way", p.underWay(), 0)
 	check(t, "head", l.Head(), 0)
