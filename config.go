@@ -104,7 +104,29 @@ type LogStatus struct {
 	Damaged   []string  `json:"damaged,omitempty"`
 	// Trouble is what the last trim could not move or drop, and why; "": it could do all. It is tried again.
 	Trouble string `json:"trouble,omitempty"`
+
+	// Dirs are the directories that its segments go to, or are in, but for the database's own.
+	Dirs []DirStatus `json:"dirs,omitempty"`
 }
+
+// A DirStatus is how a directory of segments was when it was last looked at: when the database was opened, when anything was to be
+// changed there, and each time the log is trimmed.
+type DirStatus struct {
+	Dir    string `json:"dir"`              // as configured
+	Kind   string `json:"kind"`             // "hot" or "warm", as configured; "former" if it no longer is
+	State  string `json:"state"`            // DirReady, or one of the others
+	Reason string `json:"reason,omitempty"` // why the state is not "ready": what is there may be read, and is not changed
+}
+
+// The states of a directory of segments.
+const (
+	DirReady      = "ready"      // it belongs to the database
+	DirMissing    = "missing"    // it is not there: as a rule its disk is not mounted
+	DirUnmarked   = "unmarked"   // it is there, but nothing says that it is the database's
+	DirUnreadable = "unreadable" // its disk does not say
+	DirTaken      = "taken"      // it belongs to another database: one that this is a copy of, or a later state of it
+	DirLeft       = "left"       // the database was told to leave it to another one
+)
 
 // StoreStatus is how the store is.
 type StoreStatus struct {

@@ -153,6 +153,48 @@ func (e *LockError) Error() string {
 // Unwrap returns the error of the lock itself.
 func (e *LockError) Unwrap() error { return e.Err }
 
+// An OwnerError says that a directory outside of a database's own belongs to another database: one that this is a copy of, a later state of it, or a
+// stranger. It refuses to open the database, or to configure it so; nothing there is changed.
+type OwnerError struct {
+	Dir      string // the directory
+	Database string // directory of the database that was to use it
+	Owner    string // directory of the database that it belongs to
+	Host     string // where that is
+	Since    time.Time
+	Err      error // what the two have to do with one another
+}
+
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("directory %s is not that of the database in %s: %v, the one in %s on %s, since %s; batchlog adopt --db %s has this one take its place, or directories of its own",
+		e.Dir, e.Database, e.Err, e.Owner, e.Host, e.Since.Format(time.RFC3339), e.Database)
+}
+
+// Unwrap returns what the two databases have to do with one another.
+func (e *OwnerError) Unwrap() error { return e.Err }
+
+// A DirError says that a directory of segments can't be used now, as a rule because its disk is not mounted. As soon as it is there again
+// everything goes on.
+type DirError struct {
+	Dir   string // the directory
+	File  string // the file there that was asked for; "": none
+	State string // of the directory, as in [DirStatus]
+	Err   error  // why it is in that state
+}
+
+func (e *DirError) Error() string {
+	s := "directory " + e.Dir + " is " + e.State
+	if e.File != "" {
+		s += ", so " + e.File + " can't be read"
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns why the directory is in that state.
+func (e *DirError) Unwrap() error { return e.Err }
+
 // A VersionError says that something was written by a newer version of batchlog than this one.
 // It is an [ErrUnsupported].
 type VersionError struct {

@@ -125,7 +125,7 @@ func (e *engine) Configure(ctx context.Context, c batchlog.LogConfig, paths [][]
 		return batchlog.Plan{}, batchlog.ErrClosed
 	}
 	plan := e.plan(e.config(), c)
-	if len(plan.Changes) == 0 && !e.settings.unsettled() {
+	if len(plan.Changes) == 0 && !e.settings.unsettled() && e.store.Undo() == c.Undo {
 		return plan, nil
 	}
 	return plan, e.configure(ctx, c)
@@ -140,12 +140,13 @@ func (e *engine) configure(ctx context.Context, c batchlog.LogConfig) error {
 	if err := turn(ctx); err != nil {
 		return err
 	}
-	err := e.makeDirs(c)
+	err := e.places.configure(c)
 	if err == nil {
 		err = e.essential(func() error { return e.settings.set(c) })
 	}
+	e.places.refresh()
 	now := e.config()
-	e.log.Use(e.settings.log())
+	e.log.Use(e.places.log())
 	if e.store.Undo() && !now.Undo {
 		_ = e.lines.Hold(ctx, batchlog.ReadOptions{}) // so that what was acknowledged so far has its inverse; should ctx end, the last ones have none
 	}
@@ -238,6 +239,7 @@ func (e *engine) logStatus() batchlog.LogStatus {
 	s := e.log.Status()
 	s.Config = e.config()
 	s.Name = s.Config.Name
+	s.Dirs = e.places.status()
 	return s
 }
 

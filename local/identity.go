@@ -106,6 +106,19 @@ func writeIdentity(fs vfs.FS, name string, id identity) error {
 	return err
 }
 
+// nextEpoch begins a line of history, durably, in an epoch after that of the database and after another one.
+func (e *engine) nextEpoch(other uint64) error {
+	next := e.identity
+	next.Epoch = max(next.Epoch, batchlog.Epoch(other)) + 1
+	name := filepath.Join(e.dir, identityName)
+	if err := writeIdentity(e.opts.FS, name, next); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	e.identity = next
+	e.places.self.Epoch = uint64(next.Epoch)
+	return nil
+}
+
 // randomUUID is a version 4 UUID.
 func randomUUID() [16]byte {
 	var u [16]byte
@@ -144,11 +157,7 @@ func (e *engine) lockDir() error {
 		if !lockHeld(err) {
 			return fmt.Errorf("lock %s: %w", e.dir, chainError(err))
 		}
-		holder := "another process"
-		if text, readErr := disk.ReadFile(files, owner); readErr == nil && len(text) > 0 {
-			holder = strings.TrimSpace(string(text))
-		}
-		return &batchlog.LockError{Dir: e.dir, Holder: holder, Err: err}
+		return &batchlog.LockError{Dir: e.dir, Holder: holder(files, e.dir), Err: err}
 	}
 	e.lock = lock
 	f, err := files.Create(owner, vfs.WriteCategoryUnspecified)
@@ -160,9 +169,18 @@ func (e *engine) lockDir() error {
 	if err != nil {
 		host = "unknown host"
 	}
-	_, err = fmt.Fprintf(f, "process %d (%s) on %s since %s\n", os.Getpid(), filepath.Base(os.Args[0]), host, time.Now().Format(time.RFC3339))
+	_, err = fmt.Fprintf(f, "process %d (%s) on %s since %s\n%s\n", os.Getpid(), filepath.Base(os.Args[0]), host, time.Now().Format(time.RFC3339), e.session)
 	if err := errors.Join(err, f.Close()); err != nil {
 		e.opts.Logger.Warn("no word left who has the database open", "err", err)
 	}
 	return nil
+}
+
+// holder is who has the database in a directory open, as far as it says so.
+func holder(fs vfs.FS, dir string) string {
+	if text, err := disk.ReadFile(fs, filepath.Join(dir, ownerName)); err == nil && len(text) > 0 {
+		who, _, _ := strings.Cut(string(text), "\n")
+		return who
+	}
+	return "another process"
 }

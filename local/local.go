@@ -63,6 +63,10 @@ type Options struct {
 	// InverseBytes bounds what is kept of one commit, where LogConfig.Undo asks for it, in bytes; 0: 1 GiB. A commit that has overwritten more
 	// can't be taken back: Undo returns a *batchlog.InverseError.
 	InverseBytes int64
+	// Adopt has the database take over directories of segments outside of its own that belong to another one, where Open would refuse it with a
+	// *batchlog.OwnerError: for a copy, or an older state that was put back, which is to go on in place of that other one. It begins the next epoch. Nothing in the directories
+	// is removed, and where all is the database's already nothing is done. See Adopt, the function, for other ways.
+	Adopt bool
 	// Progress is told how far opening is when commits have to be applied again; nil: nobody.
 	Progress func(applied, head batchlog.ID)
 }

@@ -53,6 +53,7 @@ type engine struct {
 	chains   staging
 
 	settings    *settingsFile
+	places      *places
 	configuring chan struct{} // held by who changes settings
 	backfill    backfilling
 	blobBytes   atomic.Int64 // LogConfig.BlobBytes
@@ -75,6 +76,39 @@ type engine struct {
 	trimmed  atomic.Pointer[error] // what the last trim could not do
 }
 
+// newEngine is an engine of which nothing is open yet.
+func newEngine(dir string, o Options) (_ *engine, err error) {
+	if o.FS == vfs.Default {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, fmt.Errorf("directory of the database: %w", err)
+		}
+	}
+	e := &engine{opts: o, dir: dir, session: rand.Text(), ended: make(chan struct{}), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
+	e.clock = newClock(&e.opts)
+	e.backfill.hold.Store(math.MaxUint64)
+	e.chains.begin()
+	e.recent = newRecentBlobs()
+	e.sweeps = blobSweeps{dead: map[blob.Hash]batchlog.ID{}, some: sweepSome}
+	return e, nil
+}
+
+// openDir takes the directory, and learns which database it holds and how that is kept.
+func (e *engine) openDir() (err error) {
+	if err := e.lockDir(); err != nil {
+		return err
+	}
+	e.ballast = openBallast(e.opts.FS, e.dir)
+	if e.identity, err = openIdentity(e.opts.FS, e.dir); err != nil {
+		return err
+	}
+	if !e.identity.Begun { // else it is there, or its disk is not
+		if err := disk.MakeDir(e.opts.FS, e.logDir()); err != nil {
+			return err
+		}
+	}
+	return e.openSettings()
+}
+
 // open opens a database. If the disk is full the ballast is given up, when there is one.
 func open(dir string, opts *Options) (*engine, error) {
 	var released bool
@@ -91,38 +125,24 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if o.FS == vfs.Default {
-		if dir, err = filepath.Abs(dir); err != nil {
-			return nil, fmt.Errorf("directory of the database: %w", err)
-		}
+	e, err := newEngine(dir, o)
+	if err != nil {
+		return nil, err
 	}
-	e := &engine{opts: o, dir: dir, session: rand.Text(), ended: make(chan struct{}), flushing: make(chan struct{}, 1), trimming: make(chan struct{}, 1), configuring: make(chan struct{}, 1)}
-	e.clock = newClock(&e.opts)
-	e.backfill.hold.Store(math.MaxUint64)
-	e.chains.begin()
-	e.recent = newRecentBlobs()
-	e.sweeps = blobSweeps{dead: map[blob.Hash]batchlog.ID{}, some: sweepSome}
+	o, dir = e.opts, e.dir
 	defer func() {
 		if err != nil {
 			*released = e.ballast != nil && full(err) && e.ballast.release()
 			err = errors.Join(err, e.letGo())
 		}
 	}()
-	if err := e.lockDir(); err != nil {
+	if err := e.openDir(); err != nil {
 		return nil, err
 	}
-	e.ballast = openBallast(o.FS, dir)
-	if e.identity, err = openIdentity(o.FS, dir); err != nil {
-		return nil, err
-	}
-	logDir := e.logDir()
-	if !e.identity.Begun { // else it is there, or its disk is not
-		if err := disk.MakeDir(o.FS, logDir); err != nil {
+	if o.Adopt {
+		if err := e.adopt(Adoption{}); err != nil {
 			return nil, err
 		}
-	}
-	if err := e.openSettings(); err != nil {
-		return nil, err
 	}
 	if e.store, err = store.Open(store.Options{
 		FS: o.FS, Dir: filepath.Join(dir, storeName), Staging: filepath.Join(dir, chainsName), Logger: o.Logger, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
@@ -133,11 +153,11 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 	}
 	e.clock.open(o.FS, dir)
 	if e.log, err = seglog.Open(seglog.Options{
-		FS: o.FS, Dir: logDir, Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
-		Settings: e.settings.log(), Begun: e.identity.Begun,
+		FS: o.FS, Dir: e.logDir(), Database: e.identity.uuid, Epoch: e.identity.Epoch, Logger: o.Logger, NewUUID: newUUID,
+		Settings: e.places.log(), Places: e.places, Begun: e.identity.Begun,
 		Passed: e.clock.passed, Started: e.clock.start, Reserve: e.reserveLog,
 	}, e.store.Applied()); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+		return nil, fmt.Errorf("open log: %w", e.places.explain(err))
 	}
 	e.noteBegun()
 	e.blobBytes.Store(int64(e.config().BlobBytes))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -17,7 +18,7 @@ import (
 // The file "settings" says how the commits of a database are kept; see [disk.AppendDocument]:
 //
 //	batchlog settings 1 5d1c9a3f
-//	{ "logs": [ { "name": "main", "hotTTL": 3600000000000 } ] }
+//	{ "logs": [ { "name": "main", "hotTTL": 3600000000000, "warm": [ "/mnt/large" ] } ], "places": [ { "dir": "/mnt/large", "accepts": [ "…" ] } ] }
 //
 // It is there before the log is, and before any directory of the log outside of the database's own is made use of. Databases of before it have their settings in the
 // manifest of the log, in its first version: the first to open one writes the file, and the next manifest no longer holds them.
@@ -29,12 +30,26 @@ const (
 
 type settings struct {
 	Logs []batchlog.LogConfig `json:"logs"` // in this version one, main
+	// Fresh says that no directory outside has been given a mark yet: the database has just been made, or is of before there were any.
+	Fresh bool `json:"fresh,omitempty"`
+	// Places are all directories outside that the database has used.
+	Places []place `json:"places,omitempty"`
+	// Moved says where directories outside are now, by what the table of segments calls them.
+	Moved map[string]string `json:"moved,omitempty"`
+}
+
+// clone is a copy that may be changed.
+func (s settings) clone() settings {
+	s.Logs, s.Places, s.Moved = slices.Clone(s.Logs), slices.Clone(s.Places), maps.Clone(s.Moved)
+	return s
 }
 
 // A settingsFile is the settings as they are, and the file that has them.
 type settingsFile struct {
 	fs   vfs.FS
 	name string
+
+	writing sync.Mutex // held while the file is replaced: whoever has something to change waits for the disk anyway
 
 	mu struct {
 		sync.Mutex
@@ -47,7 +62,7 @@ type settingsFile struct {
 // openSettings reads the settings of the database. One that is being made is given them, and so is one that has them in the manifest of its log.
 func (e *engine) openSettings() error {
 	s := &settingsFile{fs: e.opts.FS, name: filepath.Join(e.dir, settingsName)}
-	e.settings = s
+	e.settings, e.places = s, newPlaces(e, s)
 	text, err := disk.ReadFile(s.fs, s.name)
 	if err == nil {
 		return s.parse(text)
@@ -64,14 +79,16 @@ func (e *engine) openSettings() error {
 	}
 	if !old {
 		c = e.opts.Log
-		if err := e.makeDirs(c); err != nil {
-			return err
+		for _, dir := range slices.Concat(c.Dirs, c.Warm) {
+			if err := disk.MakeDir(s.fs, e.places.at(e.places.within(dir))); err != nil {
+				return fmt.Errorf("directory of segments: %w", err)
+			}
 		}
 	}
 	if c.Name == "" {
 		c.Name = batchlog.DefaultLog
 	}
-	s.mu.now = settings{Logs: []batchlog.LogConfig{c}}
+	s.mu.now = settings{Logs: []batchlog.LogConfig{c}, Fresh: true}
 	if _, err := s.write(s.mu.now); err != nil {
 		return fmt.Errorf("write %s: %w", s.name, err)
 	}
@@ -109,14 +126,18 @@ func (s *settingsFile) write(next settings) (uncertain bool, err error) {
 	return uncertain, err
 }
 
-// set makes c the settings of the log, durably. If it fails all is as before; only if it can't be said which settings a crash would find is
-// the error an ErrUncertain. There is one caller at a time.
+// set makes c the settings of the log, as update says.
 func (s *settingsFile) set(c batchlog.LogConfig) error {
-	s.mu.Lock()
-	before, unsettled := s.mu.now, s.mu.unsettled
-	s.mu.Unlock()
-	next := before
-	next.Logs = []batchlog.LogConfig{c}
+	return s.update(func(next *settings) { next.Logs = []batchlog.LogConfig{c} })
+}
+
+// update changes the settings, durably. If it fails all is as before; only if it can't be said which settings a crash would find is the error an ErrUncertain.
+func (s *settingsFile) update(change func(next *settings)) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	before, unsettled := s.now(), s.unsettled()
+	next := before.clone()
+	change(&next)
 	now := before
 	uncertain, err := s.write(next)
 	switch {
@@ -139,6 +160,13 @@ func (s *settingsFile) set(c batchlog.LogConfig) error {
 	return nil
 }
 
+// now is the settings as they are. They are never changed in place.
+func (s *settingsFile) now() settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.now
+}
+
 func (s *settingsFile) unsettled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,37 +174,10 @@ func (s *settingsFile) unsettled() bool {
 }
 
 // config is the settings of the log.
-func (s *settingsFile) config() batchlog.LogConfig {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mu.now.Logs[0]
-}
-
-// log is what the log is told of its settings.
-func (s *settingsFile) log() seglog.Settings {
-	c := s.config()
-	return seglog.Settings{Dirs: c.Dirs, Warm: c.Warm, SegmentBytes: c.SegmentBytes}
-}
+func (s *settingsFile) config() batchlog.LogConfig { return s.now().Logs[0] }
 
 // config is the settings of the log.
 func (e *engine) config() batchlog.LogConfig { return e.settings.config() }
 
 // logDir is the directory of the log, from which on relative ones of its settings count.
 func (e *engine) logDir() string { return filepath.Join(e.dir, logsName, batchlog.DefaultLog) }
-
-// makeDirs makes the directories that c names.
-func (e *engine) makeDirs(c batchlog.LogConfig) error {
-	dirs := slices.Clone(c.Dirs)
-	for _, dir := range c.Warm {
-		dirs = append(dirs, filepath.Join(dir, e.identity.uuid.String()))
-	}
-	for _, dir := range dirs {
-		if !filepath.IsAbs(dir) {
-			dir = filepath.Join(e.logDir(), dir)
-		}
-		if err := disk.MakeDir(e.opts.FS, dir); err != nil {
-			return fmt.Errorf("directory of segments: %w", err)
-		}
-	}
-	return nil
-}

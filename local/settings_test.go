@@ -27,6 +27,7 @@ import (
 type slowFS struct {
 	*crashfs.FS
 	reached  chan struct{} // closed when somebody is held up
+	once     sync.Once
 	goOn     chan struct{}
 	closed   atomic.Bool // the database was
 	afterEnd atomic.Int64
@@ -34,7 +35,7 @@ type slowFS struct {
 
 func (fs *slowFS) MkdirAll(dir string, perm os.FileMode) error {
 	if strings.Contains(dir, "slow") {
-		close(fs.reached)
+		fs.once.Do(func() { close(fs.reached) })
 		<-fs.goOn
 	}
 	return fs.FS.MkdirAll(dir, perm)

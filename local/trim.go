@@ -86,6 +86,7 @@ func (e *engine) trim(ctx context.Context) error {
 
 // retain is trim for one who trims alone.
 func (e *engine) retain(ctx context.Context) error {
+	e.places.refresh()
 	c := e.config()
 	now := e.clock.time()
 	e.log.RollIfOlder(now, c.HotTTL)

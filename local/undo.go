@@ -33,7 +33,7 @@ func (e *engine) inverseError(err error) error {
 	if errors.As(err, &missing) && missing.ID < e.log.Oldest() {
 		missing.Gone = true
 	}
-	return err
+	return e.places.explain(err)
 }
 
 // beginUndo has the store keep inverses. When it returns all commits without one are durably applied, so that none of them is applied again

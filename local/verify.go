@@ -83,7 +83,16 @@ func (r *Report) addError(err error) {
 	if errors.As(err, &damage) {
 		p.File, p.Offset, p.ID = damage.File, damage.Offset, damage.ID
 	}
+	var away *batchlog.DirError
+	if errors.As(err, &away) {
+		p.File = away.File
+	}
 	r.add(p)
+}
+
+// gone reports whether err says that a part of the log is damaged, or not there.
+func gone(err error) bool {
+	return errors.Is(err, batchlog.ErrCorrupt) || errors.Is(err, batchlog.ErrGap) || errors.As(err, new(*batchlog.DirError))
 }
 
 // Verify checks the log against itself, every byte of it, and the store against the log: all commits are applied once more,
@@ -240,7 +249,7 @@ func (f *fold) apply(ctx context.Context) (whole bool, err error) {
 		if errors.Is(err, io.EOF) {
 			return true, nil
 		}
-		if errors.Is(err, batchlog.ErrCorrupt) || errors.Is(err, batchlog.ErrGap) {
+		if gone(err) {
 			r.add(Problem{What: "the store can't be compared: " + err.Error()})
 			return false, nil
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/bytespace/batchlog"
@@ -40,8 +42,9 @@ func (e *engine) moveSegments(ctx context.Context, last batchlog.ID) error {
 }
 
 // moveInverses moves the inverses of commits in warm segments beside these: of segments that have just been moved, and those that a backfill has made
-// since.
+// since. Those whose directory can't be changed now stay in the store.
 func (e *engine) moveInverses(ctx context.Context) error {
+	asked := map[string]error{} // directories, and why they can't be changed
 	newest := e.log.LastWarm()
 	var errs []error
 	for next := e.log.Oldest(); next <= newest; {
@@ -50,6 +53,12 @@ func (e *engine) moveInverses(ctx context.Context) error {
 			return errors.Join(append(errs, err)...)
 		}
 		commits, file := e.log.Beside(id)
+		if err := e.mayMoveTo(file, asked); err != nil {
+			file = ""
+			if !slices.Contains(errs, err) {
+				errs = append(errs, err)
+			}
+		}
 		if file != "" {
 			e.backfill.inverses.Lock()
 			err = e.store.MoveInverses(ctx, commits, file)
@@ -64,4 +73,18 @@ func (e *engine) moveInverses(ctx context.Context) error {
 		next = max(next, commits.Last) + 1
 	}
 	return errors.Join(errs...)
+}
+
+// mayMoveTo returns nil if a file in a warm directory may be written. asked has what was answered so far.
+func (e *engine) mayMoveTo(file string, asked map[string]error) error {
+	if file == "" {
+		return nil
+	}
+	dir := filepath.Dir(file)
+	err, known := asked[dir]
+	if !known {
+		err = e.places.changeFile(file)
+		asked[dir] = err
+	}
+	return err
 }

@@ -122,7 +122,7 @@ func (w *warmDB) files(suffix string) (found []string) {
 			w.t.Fatal(err)
 		}
 		for _, name := range names {
-			if strings.HasSuffix(name, suffix) {
+			if strings.HasSuffix(name, suffix) && name != "OWNER" {
 				found = append(found, filepath.Join(dir, name))
 			}
 		}

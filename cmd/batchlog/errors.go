@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -128,6 +129,8 @@ func (a *app) hint(err error) string {
 		lock    *batchlog.LockError
 		wait    *batchlog.WaitError
 		tooNew  *batchlog.VersionError
+		owner   *batchlog.OwnerError
+		away    *batchlog.DirError
 		db      = a.dbFlag()
 	)
 	switch {
@@ -137,6 +140,11 @@ func (a *app) hint(err error) string {
 		return fmt.Sprintf("make one: batchlog put / hello world%s\nor name another: --db DIR or $BATCHLOG_DB", db)
 	case errors.As(err, &lock):
 		return "one process at a time has a database open"
+	case errors.As(err, &owner):
+		dir := shellWord(filepath.Dir(owner.Dir))
+		return fmt.Sprintf("to go on in its place:      batchlog adopt%s\nif you copied it, too:      batchlog adopt%s --moved %s=COPY\nto leave it to the other:   batchlog adopt%s --leave %s", db, db, dir, db, dir)
+	case errors.As(err, &away):
+		return fmt.Sprintf("mount its disk; batchlog status%s says how the directories are", db)
 	case errors.Is(err, batchlog.ErrNoSpace):
 		return fmt.Sprintf("make room on the disk of %s and run the command again; what was refused is nowhere in the database", a.dir)
 	case errors.Is(err, batchlog.ErrReadOnly):

@@ -106,6 +106,7 @@ func beforeExamples() map[string][]string {
 	// Commits 1 to 20 but for what is there already; each on a key of its own, and one of ada's.
 	undoable := []string{"batchlog space configure / --undo", "batchlog put users carol c --label actor=ada", "for i in 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do batchlog put users user$i $i; done"}
 	return map[string][]string{
+		"batchlog adopt":        {"batchlog space configure / --hot-ttl 1h --warm archive", "cp -r batchlog-data copy; cp -r batchlog-data another-copy; cp -r archive archive-copy"},
 		"batchlog undo":         undoable,
 		"batchlog redo":         slices.Concat(undoable, []string{"batchlog undo 17", "batchlog undo --last actor=ada"}),
 		"batchlog show":         undoable,

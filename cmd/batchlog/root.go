@@ -74,7 +74,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 130 after Ctrl-C.
 		commands []*cobra.Command
 	}{
 		{groupKeys, []*cobra.Command{newPut(a), newGet(a), newDel(a), newScan(a), newWrite(a), newCopy(a), newMove(a)}},
-		{groupLog, []*cobra.Command{newTail(a), newShow(a), newDiff(a), newKeyHistory(a), newUndo(a), newRedo(a), newStatus(a), newClock(a), newVerify(a), newSpace(a), newChain(a), newBlob(a), newTask(a), newExplain(a), newBench(a)}},
+		{groupLog, []*cobra.Command{newTail(a), newShow(a), newDiff(a), newKeyHistory(a), newUndo(a), newRedo(a), newStatus(a), newClock(a), newVerify(a), newSpace(a), newAdopt(a), newChain(a), newBlob(a), newTask(a), newExplain(a), newBench(a)}},
 		{groupHistory, []*cobra.Command{newImport(a), newDemo(a)}},
 		{groupRun, []*cobra.Command{newVersion(a), newCompletion(a)}},
 	} {

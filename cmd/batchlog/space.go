@@ -234,7 +234,7 @@ func (a *app) configure(ctx context.Context, space string, flags configureFlags,
 			config.Undo = flags.undo
 		}
 		if given("dir") {
-			config.Dirs = slices.DeleteFunc(flags.dirs, func(d string) bool { return d == "" })
+			config.Dirs = slices.DeleteFunc(flags.dirs, func(d string) bool { return d == "" }) // relative ones are within the log's
 		}
 		s := db.Space(path...)
 		plan, err := db.PlanConfigure(ctx, config, s)

@@ -89,6 +89,11 @@ func statusText(dir string, s batchlog.Status, holds []task.Hold) string {
 	}
 	for _, l := range s.Logs {
 		rows = append(rows, []string{"log " + l.Name, logText(l)}, []string{"", settingsText(l.Config)})
+		for _, d := range l.Dirs {
+			if d.State != batchlog.DirReady {
+				rows = append(rows, []string{"", "directory " + printable(d.Dir) + " is " + dirText(d)})
+			}
+		}
 		for _, d := range l.Damaged {
 			rows = append(rows, []string{"", "damaged: " + d})
 		}

@@ -85,9 +85,10 @@ func (l *Log) begin(size int) error {
 	}
 	group := segment.GroupHead + size
 	full := t.offset+int64(group) > t.seg.size
-	if full || l.rollSoon.Load() && t.offset > segment.HeaderSize {
+	over := t.seg.live.header.Epoch != l.opts.Epoch // a segment is of one line of history
+	if full || over || l.rollSoon.Load() && t.offset > segment.HeaderSize {
 		err := l.roll(int64(group), full)
-		if err != nil && (full || t.unnamed || l.Failed() != nil) {
+		if err != nil && (full || over || t.unnamed || l.Failed() != nil) {
 			return err
 		}
 	}

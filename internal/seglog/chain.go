@@ -152,10 +152,10 @@ func (l *Log) OpenChain(ref *wire.ChainRef) (wire.OpReader, error) {
 		if oldest := l.Oldest(); ref.ID != 0 && ref.ID < oldest {
 			return nil, &batchlog.GapError{From: ref.ID, Oldest: oldest} // dropped since its record was read
 		}
-		return nil, &batchlog.CorruptError{File: name, ID: ref.ID, Err: errors.New("the ops of a chain are missing")}
+		return nil, l.missing(l.chainDir(ref.File), name, &batchlog.CorruptError{File: name, ID: ref.ID, Err: errors.New("the ops of a chain are missing")})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open a chain: %w", err)
+		return nil, l.missing(l.chainDir(ref.File), name, fmt.Errorf("open a chain: %w", err))
 	}
 	h, err := readHeader(f, name)
 	if err == nil && (h.Database != l.opts.Database || h.Segment != ref.File || h.First != 0) {
@@ -172,14 +172,16 @@ func (l *Log) OpenChain(ref *wire.ChainRef) (wire.OpReader, error) {
 }
 
 // chainPath is where the file of a chain is now.
-func (l *Log) chainPath(file [16]byte) string {
+func (l *Log) chainPath(file [16]byte) string { return l.path(l.chainDir(file), chainName(file)) }
+
+func (l *Log) chainDir(file [16]byte) string {
 	l.mu.Lock()
 	id := l.mu.chains[file]
 	l.mu.Unlock()
 	if s := l.table.Load().find(id); s != nil {
-		return l.path(s.chainDir(), chainName(file))
+		return s.chainDir()
 	}
-	return l.path("", chainName(file))
+	return ""
 }
 
 type chainReader struct {

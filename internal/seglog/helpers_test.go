@@ -59,7 +59,7 @@ func begin(t *testing.T, o Options) *world {
 	t.Helper()
 	w := &world{t: t, opts: o, time: 1_000_000, step: 1000}
 	w.makeDir("")
-	for _, dir := range o.Settings.Dirs {
+	for _, dir := range slices.Concat(o.Settings.Dirs, o.Settings.Warm) {
 		w.makeDir(dir)
 	}
 	w.open()

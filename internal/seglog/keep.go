@@ -105,7 +105,10 @@ func (l *Log) show(t, next *table, e edit) {
 // durableEnd is up to where the active segment of t is durable.
 func (l *Log) durableEnd(t *table) mark {
 	s := t.active()
-	if s.live == nil {
+	switch {
+	case s.live == nil && t.mark.first == s.first:
+		return t.mark // nobody has looked at it since
+	case s.live == nil:
 		return mark{s.first, segment.HeaderSize, 0}
 	}
 	return mark{s.first, s.live.end.Load(), s.live.begun.Load()}

@@ -19,6 +19,9 @@ func (l *Log) create(durable batchlog.ID) error {
 		return &batchlog.CorruptError{File: l.path("", manifestName), ID: 1, Err: errors.New(
 			"the file is missing, but the log was begun: its directory is gone, or its disk is not there. Restore it")}
 	}
+	if err := l.beginPlaces(nil); err != nil {
+		return err
+	}
 	v, err := l.survey(nil, "", false)
 	if err != nil {
 		return err
@@ -57,6 +60,9 @@ func (l *Log) create(durable batchlog.ID) error {
 func (l *Log) load(m *manifestDoc, durable batchlog.ID) error {
 	t, r, err := l.readTable(m)
 	if err != nil {
+		return err
+	}
+	if err := l.beginPlaces(t); err != nil {
 		return err
 	}
 	l.table.Store(t)
@@ -154,6 +160,9 @@ func (l *Log) undoMoves() error {
 func (l *Log) reopen(t *table) error {
 	s := t.active()
 	name := l.path(s.dir, s.name())
+	if err := l.mayKeep(s.dir); err != nil {
+		return l.missing(s.dir, name, err)
+	}
 	if err := l.finishName(s); err != nil {
 		return err
 	}

@@ -359,7 +359,7 @@ func TestLeftovers(t *testing.T) {
 	mine := header(func(*segment.Header) {})
 	others := header(func(h *segment.Header) { h.Database[0]++ })
 	table, _ := tableNumber(tableName(w.log.keep.file.head.number))
-	warm := w.log.warmDir("/warm")
+	warm := "/warm"
 	gone := map[string][]byte{
 		dir + "/prepared-00000001":     make([]byte, 10_000),
 		dir + "/prepared-00000002":     nil,
@@ -434,7 +434,7 @@ func TestUnfinishedMove(t *testing.T) {
 	again := &world{t: t, opts: o, all: w.all}
 	again.open()
 	again.swept()
-	if names, err := killed.List(again.log.warmDir("/warm")); err != nil || len(names) != 0 {
+	if names, err := killed.List("/warm"); err != nil || len(names) != 0 {
 		t.Errorf("%q is left, %v", names, err)
 	}
 	again.verify()

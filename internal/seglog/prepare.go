@@ -186,7 +186,10 @@ func (l *Log) prepare(size, need int64) (*prepared, error) {
 func (l *Log) prepareIn(dir string, size int64) (*prepared, error) {
 	p := &prepared{dir: dir, uuid: l.opts.NewUUID(), size: size}
 	p.name = preparedName(tagOf(p.uuid))
-	var err error
+	err := l.mayChange(dir)
+	if err != nil {
+		return nil, err
+	}
 	if p.file, err = l.opts.FS.OpenReadWrite(l.path(dir, p.name), vfs.WriteCategoryUnspecified); err != nil {
 		return nil, err
 	}

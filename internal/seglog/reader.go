@@ -379,14 +379,14 @@ func (l *Log) openAt(id batchlog.ID, indexed bool) (*fileReader, error) {
 			return r, nil
 		}
 		if !disk.NotExist(err) {
-			return nil, fmt.Errorf("open segment: %w", err)
+			return nil, l.missing(s.dir, view.file, fmt.Errorf("open segment: %w", err))
 		}
 		_, again, err := l.find(id)
 		if err != nil {
 			return nil, err // dropped meanwhile
 		}
 		if again.file == view.file && again.state == view.state {
-			return nil, &batchlog.CorruptError{File: view.file, ID: id, Err: errors.New("segment is missing")}
+			return nil, l.missing(s.dir, view.file, &batchlog.CorruptError{File: view.file, ID: id, Err: errors.New("segment is missing")})
 		}
 	}
 }

@@ -125,6 +125,9 @@ func (l *Log) openFull(s *seg) (vfs.File, error) {
 		return f, nil
 	}
 	name := l.path(s.dir, s.name())
+	if err := l.mayKeep(s.dir); err != nil {
+		return nil, unread(l.missing(s.dir, name, err))
+	}
 	if _, err := l.opts.FS.Stat(name); disk.NotExist(err) { // opened for writing it would be made
 		return nil, &batchlog.CorruptError{File: name, ID: s.first, Err: errors.New("segment is missing")}
 	}

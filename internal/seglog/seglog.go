@@ -42,6 +42,8 @@ type Options struct {
 	// it, when the log is opened, with the latest time of it that a segment has, 0 without one, and with the time of the newest commit.
 	Passed  func() int64
 	Started func(known, newest int64)
+	// Places are the directories beside Dir that segments may be in; nil: relative ones are within Dir, and nobody else has any.
+	Places Places
 	// Begun says that there is a log, although its files may be gone: none is begun then.
 	Begun bool
 }
@@ -95,14 +97,7 @@ type note struct {
 // Open opens the log in o.Dir, or begins one whose first commit will be 1. durable is the newest commit that must be there
 // because the store has it for good.
 func Open(o Options, durable batchlog.ID) (*Log, error) {
-	l := &Log{opts: o}
-	for _, c := range []*chan struct{}{&l.sealWanted, &l.sweepWanted, &l.tableWanted, &l.markWanted} {
-		*c = make(chan struct{}, 1)
-	}
-	l.sweepAsked = make(chan chan struct{})
-	l.ring.limit = ringBytes
-	l.mu.settings = o.Settings
-	l.mu.open, l.mu.chains, l.mu.notes = map[[16]byte]struct{}{}, map[[16]byte]batchlog.ID{}, map[batchlog.ID]note{}
+	l := newLog(o)
 	m, err := l.readManifest()
 	switch {
 	case disk.NotExist(err):
@@ -127,6 +122,19 @@ func Open(o Options, durable batchlog.ID) (*Log, error) {
 		poke(wanted)
 	}
 	return l, nil
+}
+
+// newLog is a log that is not open.
+func newLog(o Options) *Log {
+	l := &Log{opts: o}
+	for _, c := range []*chan struct{}{&l.sealWanted, &l.sweepWanted, &l.tableWanted, &l.markWanted} {
+		*c = make(chan struct{}, 1)
+	}
+	l.sweepAsked = make(chan chan struct{})
+	l.ring.limit = ringBytes
+	l.mu.settings = o.Settings
+	l.mu.open, l.mu.chains, l.mu.notes = map[[16]byte]struct{}{}, map[[16]byte]batchlog.ID{}, map[batchlog.ID]note{}
+	return l
 }
 
 // Close ends followers with ErrClosed, waits for the log's goroutines and for an edit of its table that is under way, and notes how far the log is
@@ -252,11 +260,13 @@ func (l *Log) wellAgain(s *seg) bool {
 // Followers is the number of readers that are open.
 func (l *Log) Followers() int { return int(l.followers.Load()) }
 
-// path is where the file of that name is in a configured directory.
+// path is where the file of that name is in a directory of the table.
 func (l *Log) path(dir, name string) string {
 	switch {
 	case dir == "":
 		return filepath.Join(l.opts.Dir, name)
+	case l.opts.Places != nil:
+		return filepath.Join(l.opts.Places.Path(dir), name)
 	case filepath.IsAbs(dir):
 		return filepath.Join(dir, name)
 	default:

@@ -89,13 +89,27 @@ func (l *Log) sweep() {
 // removeGone removes files and makes that durable: a file that came back after the table has forgotten it would be taken for one that it lacks. It
 // returns what to tell the table.
 func (l *Log) removeGone(files []*gone) (e edit) {
-	synced := map[string]error{}
+	synced, barred := map[string]error{}, map[string]error{}
 	var removed []*gone
 	for _, g := range files {
 		select {
 		case <-l.done:
 			return nil // they are removed when the log is opened again
 		default:
+		}
+		why, asked := barred[g.dir]
+		if !asked {
+			if why = l.mayKeep(g.dir); why != nil {
+				l.opts.Logger.Warn("files that the log needs no more are left where they are", "dir", l.path(g.dir, ""), "why", why)
+			}
+			barred[g.dir] = why
+		}
+		if anothers(why) {
+			e = e.removed(g)
+			continue
+		}
+		if why != nil {
+			continue
 		}
 		if err := disk.Remove(l.opts.FS, l.path(g.dir, g.name)); err != nil {
 			l.opts.Logger.Warn("file that the log needs no more cannot be removed now", "file", l.path(g.dir, g.name), "err", err)
@@ -111,16 +125,20 @@ func (l *Log) removeGone(files []*gone) (e edit) {
 		}
 	}
 	for _, g := range removed {
-		if synced[g.dir] != nil {
-			continue
-		}
-		if n := len(e); n > 0 && e[n-1].high+1 == g.n {
-			e[n-1].high++
-		} else {
-			e = append(e, change{kind: kindRemoved, low: g.n, high: g.n})
+		if synced[g.dir] == nil {
+			e = e.removed(g)
 		}
 	}
 	return e
+}
+
+// removed is e, and that g is no more.
+func (e edit) removed(g *gone) edit {
+	if n := len(e); n > 0 && e[n-1].high+1 == g.n {
+		e[n-1].high++
+		return e
+	}
+	return append(e, change{kind: kindRemoved, low: g.n, high: g.n})
 }
 
 // sweepTables removes the files that held the table before.
@@ -158,7 +176,7 @@ func (l *Log) directories(t *table) map[string]bool {
 		dirs[dir] = false
 	}
 	for _, dir := range settings.Warm {
-		dirs[l.warmDir(dir)] = true
+		dirs[dir] = true
 	}
 	return dirs
 }
@@ -174,6 +192,9 @@ func (l *Log) survey(t *table, tableFile string, legacy bool) (*survey, error) {
 		}
 	}
 	for dir, warm := range l.directories(t) {
+		if l.trouble(dir) != nil {
+			continue // what is there is not ours to judge, or is not there
+		}
 		names, err := l.opts.FS.List(l.path(dir, ""))
 		if err != nil {
 			if dir == "" {
@@ -190,7 +211,7 @@ func (l *Log) survey(t *table, tableFile string, legacy bool) (*survey, error) {
 				v.temp = append(v.temp, name)
 			case dir == "" && isTable && name != tableFile:
 				v.tables = append(v.tables, name)
-			case !warm && strings.HasPrefix(name, preparedPrefix):
+			case !warm && l.sole(dir) && strings.HasPrefix(name, preparedPrefix):
 				v.prepared = append(v.prepared, p)
 			case strings.HasSuffix(name, segmentSuffix) && !limbo[p]:
 				if err := l.unnamed(t, p, &v); err != nil {
@@ -198,7 +219,7 @@ func (l *Log) survey(t *table, tableFile string, legacy bool) (*survey, error) {
 				}
 			}
 		}
-		if legacy {
+		if legacy && (dir == "" || l.opts.Places == nil) { // elsewhere what looks like a leftover may be of a copy of the log, or of a later state
 			v.legacy = append(v.legacy, l.legacyLimbo(t, dir, warm, names)...)
 		}
 	}
@@ -240,6 +261,7 @@ func (l *Log) unnamed(t *table, p place, v *survey) error {
 var (
 	errNotEmpty = errors.New("it has commits")
 	errNotOurs  = errors.New("it is of another database")
+	errFormer   = errors.New("it has commits of a former epoch")
 )
 
 // emptySegment reports why a file is not a segment of this database without commits.
@@ -262,10 +284,14 @@ func (l *Log) emptySegment(p place) error {
 		return errNotOurs
 	}
 	t, err := segment.Recover(f, h, name, info.Size(), 0)
-	if errors.Is(err, batchlog.ErrCorrupt) || err == nil && t.Last.Count > 0 {
-		return errNotEmpty // damaged ones are none without them
+	switch {
+	case !errors.Is(err, batchlog.ErrCorrupt) && (err != nil || t.Last.Count == 0): // damaged ones are none without them
+		return err
+	case h.Epoch < l.opts.Epoch:
+		return errFormer
+	default:
+		return errNotEmpty
 	}
-	return err
 }
 
 // clear removes what a crash has left beside the table, and only what is seen to be that.
@@ -289,6 +315,9 @@ func (l *Log) clear(v *survey) {
 
 func (l *Log) clearFile(p place, why error) {
 	name := l.path(p.dir, p.name)
+	if why == nil {
+		why = l.mayKeep(p.dir)
+	}
 	if why != nil {
 		l.opts.Logger.Warn("file that is none of the log is left alone", "file", name, "why", why)
 		return
@@ -301,7 +330,7 @@ func (l *Log) clearFile(p place, why error) {
 // leftPrepared reports why a file is not one that was to become a segment of this database: nothing but zeros, or our header without commits.
 func (l *Log) leftPrepared(p place) error {
 	err := l.emptySegment(p)
-	if err == nil || errors.Is(err, errNotEmpty) || errors.Is(err, errNotOurs) {
+	if err == nil || errors.Is(err, errNotEmpty) || errors.Is(err, errNotOurs) || errors.Is(err, errFormer) {
 		return err
 	}
 	return l.onlyZeros(l.path(p.dir, p.name))

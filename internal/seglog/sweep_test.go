@@ -303,7 +303,7 @@ func legacyStory(t *testing.T) (*crashfs.FS, []wire.Record) {
 	if err := s.log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	warm := s.log.warmDir("/warm")
+	warm := "/warm"
 	if err := disk.MakeDir(fs, warm); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"path/filepath"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/disk"
@@ -88,7 +87,7 @@ func (l *Log) warm(ctx context.Context, s *seg, turn int) (moved bool, err error
 	dirs := l.settings().Warm
 	errs := []error{errors.New("no warm directory is configured")}
 	for i := range dirs {
-		moved, err := l.warmTo(ctx, s, l.warmDir(dirs[(turn+i)%len(dirs)]))
+		moved, err := l.warmTo(ctx, s, dirs[(turn+i)%len(dirs)])
 		if err == nil {
 			return moved, nil
 		}
@@ -104,12 +103,9 @@ func (l *Log) warm(ctx context.Context, s *seg, turn int) (moved bool, err error
 	return false, errors.Join(errs[min(len(dirs), 1):]...)
 }
 
-// warmDir is where in a configured warm directory the segments of this database are.
-func (l *Log) warmDir(dir string) string { return filepath.Join(dir, l.opts.Database.String()) }
-
 // warmTo moves a segment to a directory. The table says so before anything is there.
 func (l *Log) warmTo(ctx context.Context, s *seg, dir string) (moved bool, err error) {
-	if err := disk.MakeDir(l.opts.FS, l.path(dir, "")); err != nil {
+	if err := l.mayChange(dir); err != nil {
 		return false, err
 	}
 	if err := l.freePlaces(ctx, s, dir); err != nil {
@@ -165,7 +161,8 @@ func (l *Log) warmTo(ctx context.Context, s *seg, dir string) (moved bool, err e
 	return moved, err
 }
 
-// freePlaces makes sure that nothing is still to be removed where s would go.
+// freePlaces makes sure that nothing is still to be removed where s would go, and that nothing is there which the table does not know: from the moment that the table
+// says that s moves, what is there is taken for its copy.
 func (l *Log) freePlaces(ctx context.Context, s *seg, dir string) error {
 	taken := func() bool {
 		for _, f := range s.files() {
@@ -175,16 +172,28 @@ func (l *Log) freePlaces(ctx context.Context, s *seg, dir string) error {
 		}
 		return false
 	}
-	if !taken() {
-		return nil
-	}
-	if err := l.Swept(ctx); err != nil {
-		return err
+	if taken() {
+		if err := l.Swept(ctx); err != nil {
+			return err
+		}
 	}
 	if taken() {
 		return errors.New("what an earlier move has left there cannot be removed")
 	}
+	for i, f := range s.files() {
+		if err := l.mayReplace(ctx, l.path(f.dir, f.name), l.path(dir, f.name), s.fileSize(i)); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// fileSize is how much of the i-th of the files of s is copied; below zero: all of it.
+func (s *seg) fileSize(i int) int64 {
+	if i == 0 {
+		return s.size // what follows on a file system that can't cut files means nothing
+	}
+	return -1
 }
 
 // A sourceError says that what was to be copied can't be read, or is damaged.
@@ -196,11 +205,7 @@ func (e *sourceError) Unwrap() error { return e.err }
 // copySegment copies the files of s, durably, and checks the copy.
 func (l *Log) copySegment(ctx context.Context, s *seg, dir string) error {
 	for i, f := range s.files() {
-		size := int64(-1)
-		if i == 0 {
-			size = s.size
-		}
-		if err := l.copyFile(ctx, l.path(f.dir, f.name), l.path(dir, f.name), size); err != nil {
+		if err := l.copyFile(ctx, l.path(f.dir, f.name), l.path(dir, f.name), s.fileSize(i)); err != nil {
 			return err
 		}
 	}
@@ -247,7 +252,7 @@ func (l *Log) copyFile(ctx context.Context, from, to string, size int64) error {
 	}
 	err = errors.Join(err, out.Close())
 	if err == nil {
-		err = l.readBack(ctx, part, read)
+		err = l.readBack(ctx, part, -1, read)
 	}
 	if err == nil && !bytes.Equal(written.Sum(nil), read.Sum(nil)) {
 		err = &batchlog.CorruptError{File: part, Err: errors.New("the copy reads otherwise than it was written")}
@@ -258,12 +263,39 @@ func (l *Log) copyFile(ctx context.Context, from, to string, size int64) error {
 	return err // what there is of it is in the table
 }
 
-func (l *Log) readBack(ctx context.Context, name string, sum hash.Hash) error {
+// mayReplace returns nil if there is no file with that name, or the copy that would take its place is the same. Any other one the table does not know: it is of another line of
+// history, and stays.
+func (l *Log) mayReplace(ctx context.Context, from, to string, size int64) error {
+	if _, err := l.opts.FS.Stat(to); err != nil {
+		if disk.NotExist(err) {
+			return nil
+		}
+		return err
+	}
+	mine, theirs := sha256.New(), sha256.New()
+	if err := l.readBack(ctx, from, size, mine); err != nil {
+		return err
+	}
+	if err := l.readBack(ctx, to, size, theirs); err != nil {
+		return err
+	}
+	if !bytes.Equal(mine.Sum(nil), theirs.Sum(nil)) {
+		return fmt.Errorf("%s is there, and another one: what the log does not know it leaves alone", to)
+	}
+	return nil
+}
+
+// readBack sums up a file, of which its first size bytes if that is not below zero.
+func (l *Log) readBack(ctx context.Context, name string, size int64, sum hash.Hash) error {
 	f, err := l.opts.FS.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(eachPiece(ctx, f, sum, func([]byte) error { return nil }), f.Close())
+	var content io.Reader = f
+	if size >= 0 {
+		content = io.LimitReader(f, size)
+	}
+	return errors.Join(eachPiece(ctx, content, sum, func([]byte) error { return nil }), f.Close())
 }
 
 // eachPiece reads a file piece by piece, and sums it up.

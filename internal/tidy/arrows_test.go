@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 
 	"internal/segment": {".", "bytewise", "internal/wire"}, // the summary of a block names every space around an op: paths are bytewise
 	"internal/disk":    {},
+	"internal/owner":   {"internal/disk"},
 	"internal/seglog":  {".", "internal/disk", "internal/segment", "internal/waist", "internal/wire"},
 	"internal/store":   {".", "internal/chainsort", "internal/disk", "internal/waist", "internal/wire"}, // the net effect of a commit, for its inverse
 	"internal/commit":  {".", "internal/waist", "internal/wire"},
@@ -35,7 +36,7 @@ var arrows = map[string][]string{
 	"internal/blob":      {},
 	"internal/rpc":       {},
 
-	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort", "internal/disk", "internal/waist", "internal/wire"},
+	"local":  {".", "internal/segment", "internal/seglog", "internal/store", "internal/commit", "internal/roster", "internal/tier", "internal/blob", "internal/chainsort", "internal/disk", "internal/owner", "internal/waist", "internal/wire"},
 	"remote": {".", "internal/rpc"},
 	"server": {".", "internal/rpc", "task", "undo"},
 
@@ -66,6 +67,7 @@ var testArrows = map[string][]string{
 
 	"task/subprocess": {"local"},
 	"internal/opjson": {"local"},
+	"internal/owner":  {"internal/crashfs"},
 	"internal/seglog": {"bytewise", "internal/crashfs"},
 	"internal/store":  {"internal/crashfs"},
 	"internal/blob":   {"internal/crashfs"},
@@ -81,6 +83,7 @@ const (
 var modules = map[string][]string{
 	"internal/store":   {pebble},
 	"internal/disk":    {vfs},
+	"internal/owner":   {vfs},
 	"internal/seglog":  {vfs},
 	"internal/blob":    {vfs},
 	"local":            {vfs, "golang.org/x/sys/unix"}, // the clock that nobody sets
@@ -96,6 +99,7 @@ var modules = map[string][]string{
 var testModules = map[string][]string{
 	".":               {vfs},
 	"internal/disk":   {vfs + "/..."},
+	"internal/owner":  {vfs + "/..."},
 	"internal/seglog": {vfs + "/..."},
 	"local":           {vfs + "/..."},
 	"task":            {vfs + "/..."},
