@@ -32,7 +32,7 @@ const (
 )
 
 // Warm moves the sealed segments whose commits are all at or before last to a warm directory, the oldest first, and returns how many it has
-// moved. One that turns out to be damaged, or is missing, is noted and stays where it is. One that can't be moved now does not stop those behind it, unless several in a row can't.
+// moved. One that turns out to be damaged, is missing, or can't be read now, is noted and stays where it is. One that can't be moved does not stop those behind it, unless several in a row can't.
 func (l *Log) Warm(ctx context.Context, last batchlog.ID) (moved int, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -142,9 +142,10 @@ func (l *Log) warmTo(ctx context.Context, s *seg, dir string) (moved bool, err e
 		l.note(s, note{why: fmt.Sprintf("does not go warm: %s", err), again: !damaged})
 		if damaged {
 			l.opts.Logger.Error("segment is damaged and stays where it is", "segment", s.name(), "err", err)
-			return false, nil
+		} else {
+			l.opts.Logger.Warn("segment cannot be read and stays where it is for now", "segment", s.name(), "err", err)
 		}
-		return false, err
+		return false, nil
 	case err != nil:
 		return false, err
 	}
