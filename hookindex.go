@@ -73,6 +73,9 @@ func (x *hookIndex) find(key []byte) *hookPlace {
 
 // search is find, and says how many places it has looked at.
 func (x *hookIndex) search(key []byte) (found *hookPlace, looked int) {
+	if x == nil {
+		return nil, 0 // the last hook was removed while a commit was on its way to it
+	}
 	low, high := 0, len(x.places)
 	for low < high {
 		looked++

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -221,3 +222,44 @@ func TestHookEditsAreShown(t *testing.T) {
 		t.Errorf("%v, made anew %d times", err, rebuilt)
 	}
 }
+
+// A proposal that begins while there is a hook, and comes to the hooks when there are none any more, goes by.
+func TestHooksRemovedUnderWay(t *testing.T) {
+	db := New(&stub{})
+	s := db.Space("s")
+	h := NewHooks(db)
+	remove, err := h.Add(s, func(*Tx, []Op) error { return errors.New("called") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b Batch
+	b.Put(s, K("k"), nil)
+	p, err := b.seal(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !h.Touch(p) {
+		t.Fatal("the hook is not concerned")
+	}
+	remove()
+	view, err := (&mapStore{}).View(t.Context(), ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	out, err := h.Run(t.Context(), p, view)
+	if err != nil || out.Count != 1 || !bytes.Equal(out.Ops, p.Ops) {
+		t.Errorf("%+v, %v", out, err)
+	}
+	chained := &Proposal{Chain: &ChainRef{Source: noChain{}}, Ops: p.Ops, Count: p.Count}
+	if out, err = h.RunChain(t.Context(), chained, view); err != nil || out.Count != 1 || out.Chain == nil {
+		t.Errorf("%+v, %v", out, err)
+	}
+}
+
+// noChain is the source of a chain without ops.
+type noChain struct{}
+
+func (noChain) OpenChain(*ChainRef) (OpReader, error) { return noChain{}, nil }
+func (noChain) Next() ([]byte, int, error)            { return nil, 0, io.EOF }
+func (noChain) Close() error                          { return nil }
