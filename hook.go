@@ -136,7 +136,8 @@ func (h *Hooks) Add(s *Space, run PreCommit) (remove func(), err error) { return
 
 // AddStreamed is Add for a hook that needs not be given all ops of a commit at once: of a large chain it is called with some at a time.
 // What it reads shows the ops of that call, and those that hooks have added so far, but not the rest of the chain. What hooks write comes behind all
-// ops of the chain, so that it wins over what the chain says of the same keys, in later calls too.
+// ops of the chain, so that it wins over what the chain says of the same keys, in later calls too; but a value that was replaced is that of its op, and what the
+// chain says of the key after that wins.
 func (h *Hooks) AddStreamed(s *Space, run PreCommit) (remove func(), err error) {
 	return h.add(s, run, true)
 }
@@ -219,6 +220,7 @@ type hookRun struct {
 	// commit all that hooks have added or replaced comes behind the chain's own ops, so it does in what reads show.
 	chained int
 	before  overlay
+	outdone []bool // which of these a later one is about the key of; nil: none
 }
 
 type hookOp struct {
@@ -249,6 +251,11 @@ func (r *hookRun) take(chain []*Space) error {
 	}
 	r.bytes = len(r.tx.batch.proposal.Ops)
 	return nil
+}
+
+// stands reports whether an op of the chain has a value of a hook's, which shows.
+func (r *hookRun) stands(i int) bool {
+	return r.ops[i].replaced && (r.outdone == nil || !r.outdone[i])
 }
 
 // under has reads show the chain's own ops, where nothing that hooks have added shows.
@@ -368,7 +375,7 @@ func (r *hookRun) refresh() {
 	r.tx.own = r.before.fork()
 	r.under()
 	for i := range r.ops {
-		if o := &r.ops[i]; !o.dropped && (i >= r.chained || o.replaced) {
+		if o := &r.ops[i]; !o.dropped && (i >= r.chained || r.stands(i)) {
 			r.tx.own.apply(o.kind, o.key, o.value)
 		}
 	}

@@ -61,12 +61,16 @@ type hookedChain struct {
 	out   waist.Proposal
 	reads waist.Reads
 	// piece is what is yet to be given to hooks.
-	piece  []byte
-	count  int
-	large  bool    // the chain is given in pieces
-	added  overlay // what hooks have added
-	room   int     // for more of that
-	passed []*Space
+	piece []byte
+	count int
+	large bool    // the chain is given in pieces
+	added overlay // what hooks have added
+	// replaced is the keys whose last op behind the chain is one of its own: with another value, or, where the chain has said more of the key since, that again.
+	replaced  ordered
+	order     wire.Stretches
+	stretches int
+	room      int // for more of that
+	passed    []*Space
 }
 
 // take adds an op of the chain to the piece, if it is about a hook.
@@ -80,6 +84,9 @@ func (c *hookedChain) take(kind OpKind, key, value []byte) error {
 	}
 	c.piece = wire.AppendOp(c.piece, kind, key, value)
 	c.count++
+	if c.order.Begin(kind, key) {
+		c.stretches++
+	}
 	if c.large && len(c.piece) >= hookPieceBytes {
 		return c.run()
 	}
@@ -113,11 +120,17 @@ func (c *hookedChain) run() error {
 		return cause(c.ctx)
 	}
 	tx := &Tx{ctx: c.ctx, db: c.hooks.db, snap: c.snap, reads: c.reads}
+	if err := c.restate(); err != nil {
+		return err
+	}
 	run := &hookRun{tx: tx, index: c.index, chained: c.count, before: c.added.fork(), room: c.room}
 	tx.hooks = run
 	tx.batch.proposal = waist.Proposal{Ops: slices.Clip(c.piece), Count: c.count}
 	if err := run.take(nil); err != nil {
 		return err
+	}
+	if c.stretches > 1 { // else the chain says one thing of each key
+		run.outdone = outdone(run.ops)
 	}
 	if err := run.rounds(); err != nil {
 		return err
@@ -127,15 +140,68 @@ func (c *hookedChain) run() error {
 	start := len(c.out.Ops)
 	for i := range run.ops {
 		o := &run.ops[i]
-		if o.dropped || i < run.chained && !o.replaced {
+		if o.dropped || i < run.chained && !run.stands(i) {
 			continue
 		}
-		c.out.Ops = wire.AppendOp(c.out.Ops, o.kind, o.key, o.value)
-		c.out.Count++
+		c.append(o.kind, o.key, o.value)
+		c.note(o, i < run.chained)
 	}
 	c.out.Blobs += tx.batch.proposal.Blobs
 	c.room -= run.added()
 	c.added.applyAll(bytes.Clone(c.out.Ops[start:])) // where they are, they move
 	c.piece, c.count = nil, 0                        // hooks may keep what they were given
 	return limitChainAdded.Check(len(c.out.Ops))
+}
+
+func (c *hookedChain) append(kind OpKind, key, value []byte) {
+	c.out.Ops = wire.AppendOp(c.out.Ops, kind, key, value)
+	c.out.Count++
+}
+
+// note notes whose the last op on a key behind the chain is.
+func (c *hookedChain) note(o *hookOp, own bool) {
+	switch {
+	case own:
+		c.replaced.set(o.key, nil, false)
+	case o.kind == OpDeleteRange:
+		c.replaced.cut(o.key, o.value)
+	default:
+		c.replaced.cut(o.key, append(bytes.Clone(o.key), 0))
+	}
+}
+
+// restate appends what the chain says, in this call, of keys whose values were replaced in calls before: what was replaced comes behind the chain, and would
+// win over it.
+func (c *hookedChain) restate() error {
+	if c.replaced.root == nil {
+		return nil
+	}
+	again := func(kind OpKind, key, value []byte) {
+		c.append(kind, key, value)
+		c.added.apply(kind, key, value)
+	}
+	return wire.EachOp(c.piece, c.count, func(kind OpKind, key, value []byte) error {
+		n := c.replaced.ceiling(key, true)
+		if kind != OpDeleteRange {
+			if n != nil && bytes.Equal(n.key, key) {
+				again(kind, key, value)
+			}
+			return nil
+		}
+		for ; n != nil && bytes.Compare(n.key, value) < 0; n = c.replaced.ceiling(n.key, false) {
+			again(OpDelete, n.key, nil)
+		}
+		return nil
+	})
+}
+
+// outdone is of which ops a later one is about the same key.
+func outdone(ops []hookOp) []bool {
+	of := make([]bool, len(ops))
+	var later overlay
+	for i := len(ops) - 1; i >= 0; i-- {
+		_, _, of[i] = later.get(ops[i].key)
+		later.apply(ops[i].kind, ops[i].key, ops[i].value)
+	}
+	return of
 }

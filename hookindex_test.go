@@ -251,7 +251,7 @@ func TestHooksRemovedUnderWay(t *testing.T) {
 	if err != nil || out.Count != 1 || !bytes.Equal(out.Ops, p.Ops) {
 		t.Errorf("%+v, %v", out, err)
 	}
-	chained := &Proposal{Chain: &ChainRef{Source: noChain{}}, Ops: p.Ops, Count: p.Count}
+	chained := &waist.Proposal{Chain: &wire.ChainRef{Source: noChain{}}, Ops: p.Ops, Count: p.Count}
 	if out, err = h.RunChain(t.Context(), chained, view); err != nil || out.Count != 1 || out.Chain == nil {
 		t.Errorf("%+v, %v", out, err)
 	}
@@ -260,6 +260,6 @@ func TestHooksRemovedUnderWay(t *testing.T) {
 // noChain is the source of a chain without ops.
 type noChain struct{}
 
-func (noChain) OpenChain(*ChainRef) (OpReader, error) { return noChain{}, nil }
-func (noChain) Next() ([]byte, int, error)            { return nil, 0, io.EOF }
-func (noChain) Close() error                          { return nil }
+func (noChain) OpenChain(*wire.ChainRef) (wire.OpReader, error) { return noChain{}, nil }
+func (noChain) Next() ([]byte, int, error)                      { return nil, 0, io.EOF }
+func (noChain) Close() error                                    { return nil }

@@ -29,7 +29,8 @@ func (db *DB) PreCommit(s *batchlog.Space, hook func(tx *batchlog.Tx, ops []batc
 
 // PreCommitStreamed is PreCommit for a hook that needs not be given all of a commit's ops at once, so that it does not refuse chains above
 // batchlog.MaxHookedChainBytes: of these it is called with some ops at a time, in order. What it reads then shows the ops of the call, and
-// what hooks have added to the chain so far, but not the rest of the chain. What hooks write wins over what the chain says of the same keys, in later calls too.
+// what hooks have added to the chain so far, but not the rest of the chain. What hooks write wins over what the chain says of the same keys, in later calls too;
+// what they replace is the value of that op, and later ops of the chain win over it.
 func (db *DB) PreCommitStreamed(s *batchlog.Space, hook func(tx *batchlog.Tx, ops []batchlog.Op) error) (remove func()) {
 	remove, err := db.engine.hooks.AddStreamed(s, hook)
 	if err != nil {

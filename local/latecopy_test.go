@@ -143,3 +143,79 @@ func TestCopyLateMuch(t *testing.T) {
 	}
 	verified(t, db)
 }
+
+// A hook that changes the values of a copy does so with those that the copy comes to, and brings back none that have left its source meanwhile.
+func TestCopyLateReplaced(t *testing.T) {
+	for _, much := range []bool{false, true} {
+		db := chainDB(t, Options{})
+		src, dst := db.Space("src"), db.Space("dst")
+		const keys = 5_000
+		put := func(from, to int, value string) {
+			t.Helper()
+			var b batchlog.Batch
+			for i := from; i < to; i++ {
+				b.Put(src, batchlog.K(i), bytes.Repeat([]byte(value), 50))
+			}
+			if _, err := db.Write(t.Context(), &b); err != nil {
+				t.Error(err)
+			}
+		}
+		put(0, keys, "v")
+		db.PreCommit(dst, func(tx *batchlog.Tx, ops []batchlog.Op) error {
+			for _, op := range ops {
+				if op.Kind == batchlog.OpPut && op.Value[0] == 'v' {
+					if err := tx.Replace(op, append([]byte("hooked "), op.Value...)); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		c, err := db.Chain(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.CopyRange(dst, src, batchlog.Range{}); err != nil {
+			t.Fatal(err)
+		}
+		written := false
+		c.Progress = func(p batchlog.ChainProgress) {
+			if p.Stage != "sort" || written {
+				return
+			}
+			written = true
+			if much {
+				put(1000, keys, "w")
+			}
+			put(20, 30, "w")
+			var b batchlog.Batch
+			b.DeleteRange(src, batchlog.Range{Low: batchlog.K(100), High: batchlog.K(300)})
+			b.Delete(src, batchlog.K(7))
+			if _, err := db.Write(t.Context(), &b); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := c.Commit(t.Context()); err != nil || !written {
+			t.Fatalf("%v; written meanwhile: %t", err, written)
+		}
+		contents := func(s *batchlog.Space, hooked string) map[string]string {
+			m := map[string]string{}
+			for e, err := range s.Scan(t.Context(), batchlog.Range{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				value := string(e.Value)
+				if value[0] == 'v' {
+					value = hooked + value
+				}
+				m[e.Key.String()] = value
+			}
+			return m
+		}
+		if d := difference(contents(dst, ""), contents(src, "hooked ")); d != "" {
+			t.Errorf("the copy is not its source, as the hook changes it: %s", d)
+		}
+		verified(t, db)
+	}
+}
