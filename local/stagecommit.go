@@ -39,6 +39,9 @@ func (g *stage) Commit(ctx context.Context, p *waist.Proposal) (batchlog.ID, err
 		}
 		var conflict *batchlog.ConflictError
 		if errors.As(err, &conflict) {
+			if conflict.Tries > 0 {
+				return id, err // it has been tried as often as it may
+			}
 			g.lost = conflict.Reads
 		}
 		if try == commitTries {
