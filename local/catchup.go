@@ -307,13 +307,13 @@ func (f *copyFill) note(low, high []byte) {
 	*f.late = append(*f.late, wire.KeyRange{Low: bytes.Clone(low), High: bytes.Clone(high)})
 }
 
-// overlap reports whether other ops of the chain may be on the keys that a copy writes: ops that were added, other copies, or the range deletes of
-// a move.
+// overlap reports whether other ops of the chain may be on the keys that a copy writes: ops that were added, also where a move of a tree deletes what comes
+// late, other copies, or the range deletes of a move.
 func (f *copies) overlap() bool {
 	var targets spans
 	for _, c := range f.list {
 		low, high := c.target()
-		if f.stage.own.overlaps(low, high) || targets.overlaps(low, high) {
+		if f.stage.own.overlaps(low, high) || targets.overlaps(low, high) || c.Move && c.Tree && f.stage.own.overlaps(c.Low, c.High) {
 			return true
 		}
 		targets.list = append(targets.list, span{KeyRange: wire.KeyRange{Low: low, High: high}})
