@@ -140,7 +140,7 @@ func (p *Pipeline) Commit(ctx context.Context, prop *waist.Proposal) (batchlog.I
 // submit hands a proposal to the write loop and waits for its answer.
 func (p *Pipeline) submit(ctx context.Context, prop *waist.Proposal) (batchlog.ID, error) {
 	r := p.request()
-	r.prop, r.ticket = prop, prop.Ticket
+	r.prop, r.ticket, r.breaks = prop, prop.Ticket, prop.Task != nil && prop.Task.Admin
 	for ; ; r.round++ {
 		if err := p.prepare(ctx, r); err != nil {
 			r.free()

@@ -17,7 +17,8 @@ import (
 //
 //   - A commit that touches a protection is held. When the protection ends, what was held for it goes before any other protection begins.
 //   - A commit that has a protection itself is held by those that began before its own, and no others, so that two never wait for one another. One that
-//     it is not held by, and touches, is broken: its transaction is validated in full, and runs again if it has lost.
+//     it is not held by, and touches, is broken: its transaction is validated in full, and runs again if it has lost. A change of a task is held by none,
+//     as all others wait for it.
 //   - A protection that is asked for begins when it meets no other one, nor one that was asked for before, and nothing is held for a second time. What
 //     is added to one that has begun is protected at once.
 //
@@ -187,7 +188,7 @@ func (p *Pipeline) judge(r *request) verdict {
 		switch {
 		case !known:
 			return back
-		case touched && mine && r.ticket < g.ticket: // it is held by none, as those come first in the list
+		case touched && (r.breaks || mine && r.ticket < g.ticket): // it is held by none, as those come first in the list
 			g.broken = true
 		case touched:
 			r.by = g.ticket

@@ -14,6 +14,7 @@ import (
 type request struct {
 	prop   *waist.Proposal // nil: it asks for protect
 	ticket uint64          // that of prop
+	breaks bool            // prop changes a task: others wait while it is under way, so it is not held
 	round  int             // how often it was handed back
 
 	// Of a transaction: checked is the commit up to which reads have been validated. What it has read of a protection of its own, covered, is left
@@ -97,7 +98,7 @@ func (r *request) answer(id batchlog.ID, err error) { r.done <- answer{id, err} 
 
 // free gives the request back to the pool. Its caller may not touch it any more.
 func (r *request) free() {
-	r.prop, r.ticket, r.round, r.checked = nil, 0, 0, 0
+	r.prop, r.ticket, r.breaks, r.round, r.checked = nil, 0, false, 0, 0
 	r.reads.reset()
 	r.covered, r.whole = nil, false
 	r.seen, r.touched, r.wide, r.by, r.passed, r.protect = 0, nil, false, 0, false, nil
