@@ -379,7 +379,9 @@ func (r *hookRun) refresh() {
 			r.tx.own.apply(o.kind, o.key, o.value)
 		}
 	}
-	r.tx.own.applyAll(r.tx.batch.proposal.Ops[r.bytes:]) // added by the hook that runs
+	if r.tx.batch.err == nil { // else there may be none at all
+		r.tx.own.applyAll(r.tx.batch.proposal.Ops[r.bytes:]) // added by the hook that runs
+	}
 }
 
 // result is the proposal that came out.

@@ -263,3 +263,19 @@ type noChain struct{}
 func (noChain) OpenChain(*wire.ChainRef) (wire.OpReader, error) { return noChain{}, nil }
 func (noChain) Next() ([]byte, int, error)                      { return nil, 0, io.EOF }
 func (noChain) Close() error                                    { return nil }
+
+// A hook that adds more than a batch takes, and reads after that, is refused with the limit, and does not panic.
+func TestHookAddsTooMuch(t *testing.T) {
+	db := New(&stub{})
+	s, other := db.Space("s"), db.Space("other")
+	var b Batch
+	b.Put(s, K("k"), make([]byte, MaxBatchBytes-1<<20))
+	_, err := runHooks(t, db, &b, s, func(tx *Tx, _ []Op) error {
+		tx.Put(other, K("k"), make([]byte, 2<<20))
+		_, _ = tx.Get(other, K("k"))
+		return nil
+	})
+	if !errors.Is(err, ErrTooLarge) || errors.Is(err, ErrPermission) {
+		t.Errorf("%.300v", err)
+	}
+}
