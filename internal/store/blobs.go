@@ -195,9 +195,9 @@ func (s *Store) ForgetBlob(hash [blobHash]byte) error {
 	return s.writeAside(b)
 }
 
-// OldestSnapshot is the least id that an open snapshot shows; what the store has applied if none is open.
+// OldestSnapshot is the least id that an open snapshot shows, or one that is just being taken; what the store has applied if none is open.
 func (s *Store) OldestSnapshot() batchlog.ID {
-	oldest := s.Applied()
+	oldest := s.floor()
 	s.open.Lock()
 	defer s.open.Unlock()
 	for snap := range s.open.snapshots {

@@ -29,24 +29,44 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 		return nil, batchlog.ErrClosed
 	}
 	defer s.use.leave()
-	snap := &Snapshot{store: s, snap: s.share()}
-	// The mark is read in the snapshot itself: no lock is needed to know which commit it shows.
-	value, closer, err := snap.snap.snap.Get(appliedKey)
-	switch {
-	case errors.Is(err, pebble.ErrNotFound):
-		snap.id = s.opts.Base
-	case err != nil:
-		return nil, errors.Join(readError(err), snap.snap.release())
-	default:
-		snap.id = batchlog.ID(binary.BigEndian.Uint64(value))
-		if err := closer.Close(); err != nil {
-			return nil, errors.Join(err, snap.snap.release())
-		}
-	}
+	snap := &Snapshot{store: s}
 	s.open.Lock()
+	snap.id = s.floor() // until it is known: from now on what it may show must stay
 	s.open.snapshots[snap] = struct{}{}
 	s.open.Unlock()
+	snap.snap = s.share()
+	id, err := snap.mark()
+	s.open.Lock()
+	snap.id = id
+	if err != nil {
+		delete(s.open.snapshots, snap)
+	}
+	s.open.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, snap.snap.release())
+	}
 	return snap, nil
+}
+
+// floor is what every snapshot shows at least that is taken from now on.
+func (s *Store) floor() batchlog.ID {
+	applied := s.Applied()
+	if s.chain.turn.Load()%2 == 1 && applied > 0 {
+		return applied - 1 // of a chain that is just taken in it may show nothing yet
+	}
+	return applied
+}
+
+// mark is the commit that the snapshot shows. It is read in the snapshot itself: no lock is needed to know it.
+func (s *Snapshot) mark() (batchlog.ID, error) {
+	value, closer, err := s.snap.snap.Get(appliedKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return s.store.opts.Base, nil
+	}
+	if err != nil {
+		return 0, readError(err)
+	}
+	return batchlog.ID(binary.BigEndian.Uint64(value)), closer.Close()
 }
 
 // ID is the newest commit that the snapshot shows.
