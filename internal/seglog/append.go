@@ -79,7 +79,12 @@ func (l *Log) begin(size int) error {
 	}
 	t := &l.tail
 	if t.unnamed {
-		if err := l.nameActive(); err != nil {
+		err := l.nameActive()
+		l.next.used(err) // as roll does, which could not do it
+		if noSpace(err) {
+			return fmt.Errorf("%w: %w", batchlog.ErrNoSpace, err)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -1,8 +1,10 @@
 package seglog
 
 import (
+	"errors"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/bytespace/batchlog"
@@ -57,4 +59,34 @@ func TestNameOfSegmentIsDurable(t *testing.T) {
 		w.open()
 		w.wantRead(batchlog.First(), w.all)
 	}
+}
+
+// A segment that can't be given its name as the disk is full is one more thing that waits for space: the error says so, and when it has its name the log no longer does.
+func TestNameOfSegmentOnFullDisk(t *testing.T) {
+	fs := &watch{FS: vfs.NewMem()}
+	w := begin(t, options(fs, batchlog.MinSegmentBytes))
+	w.fill(2, 9000)
+	full := 0
+	fs.on(func(op, name string, _ int64) error {
+		if op == "rename" && strings.HasSuffix(name, segmentSuffix) {
+			full++
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	for full < 2 { // as it is named first, and once more
+		if err := w.tryWrite(put(9000, "more")); (err != nil) != (full > 0) || err != nil && !errors.Is(err, batchlog.ErrNoSpace) {
+			t.Fatalf("full %d times: %v", full, err)
+		}
+	}
+	if !w.log.NoSpace() {
+		t.Error("the log does not say that it waits for space")
+	}
+	fs.on(nil)
+	w.write(put(9000, "more"))
+	if w.log.NoSpace() {
+		t.Error("the log says that it waits for space, and it was written to")
+	}
+	w.reopen()
+	w.wantRead(batchlog.First(), w.all)
 }
