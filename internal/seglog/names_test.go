@@ -90,3 +90,29 @@ func TestNameOfSegmentOnFullDisk(t *testing.T) {
 	w.reopen()
 	w.wantRead(batchlog.First(), w.all)
 }
+
+// What a crash has left of a file with inverses goes with the segment that it was to be beside, as that file does.
+func TestPartOfInversesGoes(t *testing.T) {
+	o := options(vfs.NewMem(), batchlog.MinSegmentBytes)
+	o.Settings.Warm = []string{"/warm"}
+	w := begin(t, o)
+	w.fill(3, 9000)
+	w.sealed()
+	first := w.segs()[0]
+	if n, err := w.log.Warm(t.Context(), first.last); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	_, file := w.log.Beside(1)
+	for _, name := range []string{file, file + copySuffix} {
+		if err := disk.WriteFile(o.FS, name, []byte("inverses")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.log.Trim(first.last); err != nil {
+		t.Fatal(err)
+	}
+	w.swept()
+	if names, err := o.FS.List(w.log.path(w.log.warmDir("/warm"), "")); len(names) > 0 || err != nil {
+		t.Errorf("%q are left, %v", names, err)
+	}
+}

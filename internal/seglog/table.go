@@ -122,7 +122,8 @@ func (s *seg) files() []place {
 func (s *seg) leaves() []place {
 	files := s.files()
 	if s.warm {
-		files = append(files, place{s.dir, inversesName(s.name())})
+		name := inversesName(s.name())
+		files = append(files, place{s.dir, name}, place{s.dir, name + copySuffix}) // a crash may have left the copy that was to take its place
 	}
 	return append(files, s.copies()...)
 }
