@@ -180,7 +180,11 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 		return nil, fmt.Errorf("read the tasks: %w", err)
 	}
 	e.restoreBallast()
-	e.wg.Go(func() { e.trimLoop(e.ctx) })
+	left := e.leftScratch()
+	e.wg.Go(func() {
+		e.clearScratch(left)
+		e.trimLoop(e.ctx)
+	})
 	return e, nil
 }
 

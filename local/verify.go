@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"path/filepath"
+	"strings"
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/blob"
@@ -146,6 +147,35 @@ func (db *DB) verify(ctx context.Context, o VerifyOptions) (Report, error) {
 	return r, f.run(ctx)
 }
 
+// scratchPrefix begins the name of the directory of a verification's scratch store.
+const scratchPrefix = "verify-"
+
+// leftScratch are the scratch stores of verifications that a crash has ended: those that are there when nobody can verify yet.
+func (e *engine) leftScratch() (dirs []string) {
+	names, err := e.opts.FS.List(e.dir)
+	if err != nil {
+		e.opts.Logger.Warn("what verifications may have left is not looked for", "err", err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, scratchPrefix) {
+			dirs = append(dirs, filepath.Join(e.dir, name))
+		}
+	}
+	return dirs
+}
+
+// clearScratch removes them.
+func (e *engine) clearScratch(dirs []string) {
+	for _, dir := range dirs {
+		if e.ctx.Err() != nil {
+			return // the next opening does
+		}
+		if err := e.opts.FS.RemoveAll(dir); err != nil {
+			e.opts.Logger.Warn("scratch store of a verification not removed", "dir", dir, "err", err)
+		}
+	}
+}
+
 // holdAll has the log keep all that it has until release is called.
 func (e *engine) holdAll(ctx context.Context) (release func(), err error) {
 	e.chains.verifying.Add(1)
@@ -201,7 +231,7 @@ func (f *fold) run(ctx context.Context) error {
 	f.ctx, f.blobs, f.chains = ctx, map[blob.Hash]batchlog.ID{}, map[batchlog.ID]bool{}
 	r.Complete = r.First == 1
 	if f.compare {
-		dir := filepath.Join(f.engine.dir, fmt.Sprintf("verify-%x", randomUUID()))
+		dir := filepath.Join(f.engine.dir, fmt.Sprintf("%s%x", scratchPrefix, randomUUID()))
 		defer func() {
 			if err := f.engine.opts.FS.RemoveAll(dir); err != nil {
 				f.engine.opts.Logger.Warn("scratch store not removed", "dir", dir, "err", err)
