@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bytespace/batchlog"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -23,6 +24,8 @@ func TestHalfMadeAndPowerLost(t *testing.T) {
 		{"failed", false, batchlog.LogConfig{}},
 		{"killed, other disks", true, batchlog.LogConfig{Dirs: []string{"/a/one", "/b/two"}}},
 		{"failed, other disks", false, batchlog.LogConfig{Dirs: []string{"/a/one", "/b/two"}}},
+		{"killed, warm", true, batchlog.LogConfig{Undo: true, HotTTL: time.Minute, Warm: []string{"/c/three", "/d/four"}}},
+		{"failed, warm", false, batchlog.LogConfig{Undo: true, HotTTL: time.Minute, Warm: []string{"/c/three", "/d/four"}}},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			for k := int64(1); halfMade(t, kind.log, k, kind.on); k++ {
@@ -39,7 +42,9 @@ func halfMade(t *testing.T, log batchlog.LogConfig, k int64, on bool) bool {
 	t.Helper()
 	mem := vfs.NewCrashableMem()
 	log.SegmentBytes = batchlog.MinSegmentBytes
-	o := Options{FS: mem, MemTableBytes: 256 << 10, CacheBytes: 1 << 20, Log: log}
+	var now atomic.Int64
+	now.Store(1e9)
+	o := Options{FS: mem, MemTableBytes: 256 << 10, CacheBytes: 1 << 20, Log: log, Now: func() time.Time { return time.Unix(now.Load(), 0) }}
 	var n atomic.Int64
 	var what atomic.Pointer[string]
 	failing := o
@@ -60,6 +65,10 @@ func halfMade(t *testing.T, log batchlog.LogConfig, k int64, on bool) bool {
 				acknowledged[i] = true
 			} else {
 				failed = err
+			}
+			if i%10 == 9 {
+				now.Add(3600)
+				_ = db.Trim(t.Context()) // moves to warm directories what there is
 			}
 		}
 		return failed
@@ -88,6 +97,10 @@ func halfMade(t *testing.T, log batchlog.LogConfig, k int64, on bool) bool {
 			t.Errorf("%s failed, then power: key %d: %v", *what.Load(), i, err)
 			break
 		}
+	}
+	r, err := db.Verify(t.Context(), VerifyOptions{})
+	if err != nil || len(r.Problems) > 0 {
+		t.Errorf("%s failed, then power: %v, %v", *what.Load(), err, r.Problems)
 	}
 	check(t, db.Close())
 	return true
