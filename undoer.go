@@ -95,7 +95,8 @@ func (db *DB) Inverse(ctx context.Context, id ID) (wire.OpReader, error) {
 }
 
 // Backfill makes the inverses of commits that were made while [LogConfig.Undo] was off, as far as the log goes back: it must go back to commit 1. It
-// replays the log into a scratch store beside; writers and readers go on. It can be interrupted, and goes on where it was.
+// replays the log into a scratch store beside; writers and readers go on. It can be interrupted, and goes on where it was. While it is under way nothing of the log is
+// dropped: if others wait for space on the disk it ends with ErrNoSpace.
 func (db *DB) Backfill(ctx context.Context, o BackfillOptions) error {
 	u, err := db.undoer()
 	if err != nil {

@@ -36,6 +36,8 @@ const (
 	scratchBytes = 16 << 20
 	// scratchPoll is how often a backfill that is to end looks whether its scratch store waits for space.
 	scratchPoll = 50 * time.Millisecond
+	// backfillPatience is how long a backfill goes on while others wait for space.
+	backfillPatience = 2 * time.Second
 )
 
 // Backfill is as batchlog.Undoer says.
@@ -52,6 +54,15 @@ func (e *engine) Backfill(ctx context.Context, o batchlog.BackfillOptions) (err 
 	defer context.AfterFunc(e.ctx, func() { stop(batchlog.ErrClosed) })()
 	e.backfill.hold.Store(1)
 	defer e.backfill.hold.Store(math.MaxUint64)
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if e.starved(over) {
+			stop(batchlog.ErrNoSpace)
+		}
+	})
+	defer wg.Wait()
+	defer close(over)
 	if o.Limit == 0 {
 		o.Limit = math.MaxInt64
 	}
@@ -60,6 +71,22 @@ func (e *engine) Backfill(ctx context.Context, o batchlog.BackfillOptions) (err 
 		return fmt.Errorf("backfill of inverses: %w", e.inverseError(chainError(err)))
 	}
 	return nil
+}
+
+// starved waits until others wait for space on the disk, and have for a while: a backfill must not keep the log from being dropped then, and what it has made
+// stays. It reports false when over is closed.
+func (e *engine) starved(over <-chan struct{}) bool {
+	for waited := time.Duration(0); waited < backfillPatience; waited += scratchPoll {
+		select {
+		case <-over:
+			return false
+		case <-time.After(scratchPoll):
+		}
+		if !e.noSpace() {
+			waited = 0
+		}
+	}
+	return true
 }
 
 type backfill struct {
