@@ -20,8 +20,8 @@ func (g *together) keepFor() time.Duration {
 	return g.config.HotTTL
 }
 
-// settled has the tasks handle all that there is and time pass until all of the log is past its time. It says whether that was possible: nothing holds the log, and the disk does what it should.
-func (g *together) settled() bool {
+// ready has nothing go wrong from here on, and what has failed be opened again. It says whether the database takes writes then.
+func (g *together) ready() bool {
 	g.t.Helper()
 	if g.disk.isFull() {
 		g.disk.clear()
@@ -38,6 +38,15 @@ func (g *together) settled() bool {
 		if g.disk.crashed() || g.readOnly() {
 			return false
 		}
+	}
+	return true
+}
+
+// settled has the tasks handle all that there is, so that nothing holds the log, and says whether that was possible.
+func (g *together) settled() bool {
+	g.t.Helper()
+	if !g.ready() {
+		return false
 	}
 	if keep := g.keepFor(); keep == 0 || keep > 5*time.Hour || !g.kept.sure {
 		c := g.config
@@ -145,6 +154,9 @@ func (g *together) stepTokenLife() {
 	g.written++
 	c := commit{at: g.clock.now(), token: fmt.Sprint("life ", g.written), ops: []op{g.randomOp()}}
 	g.submitToken(c)
+	for range 4 { // so that what is held for tasks is in another segment
+		g.stepLarge()
+	}
 	g.work(true)
 	for range 3 {
 		time.Sleep(g.keepFor() + 2*time.Minute)

@@ -300,7 +300,7 @@ func (g *together) explainFiles() {
 		if strings.HasPrefix(name, "/verify-") && off("the store of a verification") {
 			continue
 		}
-		if g.halfFilled && strings.HasPrefix(name, "/undo/") {
+		if (g.halfFilled || off("the store of a backfill")) && strings.HasPrefix(name, "/undo/") {
 			continue
 		}
 		if !slices.ContainsFunc(knownFiles, func(r *regexp.Regexp) bool { return r.MatchString(name) }) {

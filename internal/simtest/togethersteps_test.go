@@ -13,6 +13,8 @@ import (
 // exclusions are what programs with everything on leave out.
 var exclusions = []exclusion{
 	{"the store of a verification", "after a crash under way it is there for ever"},
+	{"the store of a backfill", "it can be there after a crash while nothing is to be filled"},
+	{"compactions that can't read", "they are tried again at once, for ever: a processor is busy, and virtual time stands still"},
 	{"faults of the store while it opens", "Pebble holds its lock in a write that is tried again, and virtual time stands still for who waits for the lock"},
 }
 
@@ -43,6 +45,8 @@ func init() {
 		"token life":   {weight: 1, do: (*together).stepTokenLife},
 		"verify trim":  {weight: 1, do: (*together).stepVerifyTrim},
 		"quota":        {weight: 2, do: (*together).stepQuota},
+		"chain life":   {weight: 1, do: (*together).stepChainLife},
+		"crash trim":   {weight: 2, do: (*together).stepCrashTrim},
 		"ill":          {weight: 1, do: (*together).stepIll},
 		"kill":         {weight: 2, do: (*together).stepKill},
 		"copy dir":     {weight: 1, do: (*together).stepCopyDir},
