@@ -489,7 +489,13 @@ func (r *run) stepSweep() {
 		}
 		return
 	}
-	swept, err := r.db.SweepBlobs(ctx, 0)
+	age := time.Duration(0)
+	for _, o := range r.chains {
+		if o.blobs { // what a chain has collected the database does not know before it is staged
+			age = time.Hour
+		}
+	}
+	swept, err := r.db.SweepBlobs(ctx, age)
 	r.log("sweep of blobs: %+v, %v", swept, err)
 	if err != nil {
 		if !r.excusedChain(err) {

@@ -103,6 +103,7 @@ type run struct {
 	// fullPatience bounds a call from when the disk gets full; 0: patience does.
 	fullPatience time.Duration
 	// wide says that there are hooks and tasks, so that some of the world's spaces are not for everyone to write.
+	everWarm bool // there have been warm directories
 	wide     bool
 	tune     func(o *local.Options) // changes how the database is opened; nil: nothing does
 	opened   func()                 // is called when it was; nil: nobody

@@ -149,7 +149,9 @@ type copied struct {
 	now    state
 	config batchlog.LogConfig
 	warm   int // segments that were in warm directories
-	db     *local.DB
+	// everWarm says that there have been warm directories, which the table may know.
+	everWarm bool
+	db       *local.DB
 }
 
 // stepCopyDir copies the directory of the database, which is closed meanwhile, as somebody would with cp -r.
@@ -163,7 +165,7 @@ func (g *together) stepCopyDir() {
 	defer cancel()
 	st, err := g.db.Status(ctx)
 	g.must("status", err)
-	c := &copied{dir: fmt.Sprint("/data/copy", len(g.copies)), id: g.model.head(), now: maps.Clone(g.model.now), config: st.Logs[0].Config, warm: st.Logs[0].Warm}
+	c := &copied{dir: fmt.Sprint("/data/copy", len(g.copies)), id: g.model.head(), now: maps.Clone(g.model.now), config: st.Logs[0].Config, warm: st.Logs[0].Warm, everWarm: g.everWarm}
 	g.log("copy of the directory: %s, at %d, %d warm", c.dir, c.id, c.warm)
 	g.crew.dismiss(nil)
 	g.letGo()
@@ -228,7 +230,7 @@ func (g *together) openCopy(c *copied) {
 	db, err := local.Open(c.dir, o)
 	g.log("open %s: %v", c.dir, err)
 	if err != nil {
-		if len(c.config.Warm) == 0 {
+		if len(c.config.Warm) == 0 && !c.everWarm {
 			g.must("open a copy", err)
 		}
 		g.met["copies refused"]++

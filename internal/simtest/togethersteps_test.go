@@ -14,6 +14,7 @@ import (
 var exclusions = []exclusion{
 	{"the store of a verification", "after a crash under way it is there for ever"},
 	{"the store of a backfill", "it can be there after a crash while nothing is to be filled"},
+	{"what is left of a lost disk", "an opening, or a Close, on a disk that fails leaves goroutines of Pebble that try for ever, by and by"},
 	{"compactions that can't read", "they are tried again at once, for ever: a processor is busy, and virtual time stands still"},
 	{"faults of the store while it opens", "Pebble holds its lock in a write that is tried again, and virtual time stands still for who waits for the lock"},
 }

@@ -20,6 +20,7 @@ func (r *run) configure(c batchlog.LogConfig) {
 	}
 	err := r.db.Configure(ctx, c)
 	r.log("configure %+v: %v", c, err)
+	r.everWarm = r.everWarm || len(c.Warm) > 0
 	if err == nil {
 		r.config = c
 		r.kept.turn(c.Undo, true, r.model.head())
