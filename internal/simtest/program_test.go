@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,56 +22,6 @@ const (
 	patience = 20 * time.Second
 	tick     = 20 * time.Millisecond
 )
-
-// patient calls tired when patience has run out, unless stop is called before.
-func patient(patience time.Duration, tired func()) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		for left := patience; left > 0; left -= tick {
-			select {
-			case <-done:
-				return
-			case <-time.After(tick):
-			}
-		}
-		tired()
-	}()
-	return sync.OnceFunc(func() { close(done) })
-}
-
-// bounded is a context that ends with errHung when patience has run out.
-func bounded(patience time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	stop := patient(patience, func() { cancel(errHung) })
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
-}
-
-// A clock is what a database under test takes for the time.
-type clock struct {
-	mu   sync.Mutex
-	at   time.Time
-	real time.Time // if not zero, the clock goes on with the real one from there
-}
-
-func newClock() *clock { return &clock{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)} }
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.real.IsZero() {
-		return c.at.Add(time.Since(c.real))
-	}
-	return c.at
-}
-
-func (c *clock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = c.at.Add(d)
-}
 
 // A run is one random program on one database, and the model beside it. One goroutine does its steps, so that, but for the
 // engine's own goroutines, a seed makes the same run again.
@@ -194,8 +142,6 @@ func (r *run) context() (context.Context, context.CancelFunc) {
 		cancel(nil)
 	})
 }
-
-var errHung = errors.New("the call has hung")
 
 // excused says whether a read may have ended with err: because the disk failed, or was full.
 func (r *run) excused(err error) bool {
@@ -391,35 +337,6 @@ func (r *run) options() *local.Options {
 	return o
 }
 
-// writable is a space that anyone writes to.
-func (r *run) writable() int {
-	if !r.wide {
-		return r.rng.IntN(worldPlain)
-	}
-	if n := r.rng.IntN(worldPlain + 6); n < worldPlain {
-		return n
-	} else if n < worldPlain+4 {
-		return spaceHooked
-	}
-	return spaceStamped
-}
-
-// readable is a space in which a read waits for no task.
-func (r *run) readable() int {
-	if !r.wide {
-		return r.rng.IntN(worldPlain)
-	}
-	return r.rng.IntN(spaceDerived)
-}
-
-// followable is how many spaces a tail may be about, those with the numbers below.
-func (r *run) followable() int {
-	if !r.wide {
-		return worldPlain
-	}
-	return len(worldPaths)
-}
-
 // open opens the database and looks whether it is what the model is.
 func (r *run) open() error {
 	db, err := local.Open("data/db", r.options())
@@ -441,35 +358,6 @@ func (r *run) open() error {
 func (r *run) mustOpen() {
 	r.t.Helper()
 	r.must("open", r.open())
-}
-
-// closeBounded closes the database, or says that it hangs.
-func (r *run) closeBounded() error { return closeWithin(r.db, patience) }
-
-func closeWithin(db *local.DB, d time.Duration) error {
-	done := make(chan error, 1)
-	go func() { done <- db.Close() }()
-	tired := make(chan struct{})
-	defer patient(d, func() { close(tired) })()
-	select {
-	case err := <-done:
-		return err
-	case <-tired:
-		return fmt.Errorf("close: %w:\n%s", errHung, stacks())
-	}
-}
-
-// stacks is where all goroutines are that are not tests'.
-func stacks() string {
-	buf := make([]byte, 4<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	var list []string
-	for s := range strings.SplitSeq(string(buf), "\n\n") {
-		if !strings.Contains(s, "testing.(*T)") && !strings.Contains(s, "[coroutine") {
-			list = append(list, s)
-		}
-	}
-	return strings.Join(list, "\n\n")
 }
 
 // letGo ends followers, views and chains.
@@ -560,90 +448,6 @@ func (r *run) openAgain(why string) {
 		break
 	}
 	r.compare()
-}
-
-// compare asserts that the database is what the model is: after this nothing is pending.
-func (r *run) compare() {
-	r.t.Helper()
-	armed := r.disk.disarm() // what is compared is what was recovered, not how it reads under faults
-	defer r.disk.arm(armed)
-	ctx, cancel := bounded(patience)
-	defer cancel()
-	st, err := r.db.Status(ctx)
-	r.must("status", err)
-	r.must("marks", marksOrdered(&st))
-	r.model.latest = max(r.model.latest, r.clock.now().UnixMicro())
-	if st.Oldest < r.model.oldest && !r.trimmed {
-		r.t.Fatalf("oldest went from %d to %d", r.model.oldest, st.Oldest)
-	}
-	// A trim that was under way when the power went may or may not have been.
-	r.model.oldest, r.trimmed = st.Oldest, false
-	var log []seen
-	if st.Head >= st.Oldest {
-		log, err = tailAll(ctx, r.db.DB, batchlog.TailOptions{From: batchlog.Oldest(), Until: st.Head})
-		r.must("tail of the whole log", err)
-	}
-	r.must("ids", idsDense(log, st.Oldest))
-	before := r.model.head()
-	r.must("log", ackedSurvives(r.model, log))
-	if n := r.model.head() - before; n > 0 {
-		r.met["uncertain commits found"] += int(n)
-	}
-	if st.Head != r.model.head() {
-		r.t.Fatalf("head is %d, want %d", st.Head, r.model.head())
-	}
-	r.must("times", timesAscend(log, r.model))
-	var opts []batchlog.ReadOption
-	if r.wide { // what tasks derive is compared as it is, not as it will be
-		opts = append(opts, batchlog.Stale())
-	}
-	v, err := r.db.View(ctx, opts...)
-	r.must("view", err)
-	defer v.Close()
-	if v.ID() != r.model.head() {
-		r.t.Fatalf("view is at %d, want %d", v.ID(), r.model.head())
-	}
-	r.must("store", viewIsFold(v, r.spaces, r.model.now))
-	r.must("inverses", r.kept.check(&st))
-	if !r.kept.sure {
-		r.kept.turn(st.Undo.On, true, st.Head)
-		r.config.Undo = st.Undo.On
-	}
-	r.checkInverses()
-}
-
-// tailAll is all that a tail with an end yields.
-func tailAll(ctx context.Context, db *batchlog.DB, o batchlog.TailOptions) ([]seen, error) {
-	var list []seen
-	for c, err := range db.Tail(ctx, o) {
-		if err != nil {
-			return list, err
-		}
-		s, err := see(c)
-		if err != nil {
-			return list, err
-		}
-		list = append(list, s)
-	}
-	return list, nil
-}
-
-// verify asserts that the database finds nothing wrong with itself.
-func (r *run) verify() {
-	r.t.Helper()
-	ctx, cancel := bounded(patience)
-	defer cancel()
-	report, err := r.db.Verify(ctx, local.VerifyOptions{})
-	if err != nil && (r.excused(err) || r.disk.isFull() && errors.Is(err, batchlog.ErrNoSpace)) {
-		return
-	}
-	r.must("verify", err)
-	if r.disk.faults() > 0 || r.disk.crashed() { // what can't be read is a problem too
-		report.Problems = slices.DeleteFunc(report.Problems, func(p local.Problem) bool { return strings.Contains(p.What, syscall.EIO.Error()) })
-	}
-	if len(report.Problems) > 0 {
-		r.t.Fatalf("step %d: verify finds %d problems: %v", r.step, len(report.Problems), report.Problems[0])
-	}
 }
 
 var _ vfs.FS = (*disk)(nil)
