@@ -278,7 +278,7 @@ func (d *adoption) carryOut() error {
 		if err := d.settings.update(func(next *settings) {
 			q := next.place(dir)
 			q.Left = true
-			next.setPlace(q)
+			next.Places = next.with(q)
 		}); err != nil {
 			return err
 		}

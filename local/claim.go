@@ -33,7 +33,7 @@ func (p *places) Begin(files map[string]string) error {
 			next.Fresh = false
 			for _, dir := range dirs {
 				if !p.own(dir) && !next.knows(dir) {
-					next.setPlace(place{Dir: dir, Accepts: []string{owner.None}})
+					next.Places = next.with(place{Dir: dir, Accepts: []string{owner.None}})
 				}
 			}
 		}); err != nil {
@@ -72,7 +72,7 @@ func (p *places) learn(files map[string]string) []string {
 // beginIn marks a directory that has none yet, or whose mark says that the database is elsewhere.
 func (p *places) beginIn(dir string) error {
 	if p.own(dir) {
-		return p.beginOwn(dir)
+		return nil
 	}
 	q := p.settings.now().place(dir)
 	k := p.know(dir)
@@ -86,14 +86,6 @@ func (p *places) beginIn(dir string) error {
 		return nil
 	}
 	return p.Change(p.within(dir))
-}
-
-// beginOwn makes the subdirectory of a directory within the database's own, which is there.
-func (p *places) beginOwn(dir string) error {
-	if _, err := p.self.FS.Stat(p.at(dir)); err != nil {
-		return nil //nolint:nilerr // it is told of when it is to be used
-	}
-	return disk.MakeDir(p.self.FS, p.at(p.within(dir)))
 }
 
 // makeWithin makes the subdirectory of a directory that no mark was given yet, if that is there, and is the one that the table of segments means.
@@ -122,7 +114,13 @@ func (p *places) Change(dir string) error {
 			return err
 		}
 	}
-	return disk.MakeDir(p.self.FS, p.at(p.line(dir)))
+	if !k.made {
+		if err := disk.MakeDir(p.self.FS, p.at(p.line(dir))); err != nil {
+			return err
+		}
+		k.made = true
+	}
+	return nil
 }
 
 // changeFile is Change for the directory of a file.
@@ -139,7 +137,7 @@ func (p *places) claim(dir string, k *known, f owner.Finding) error {
 	_, err := p.self.Claim(p.at(p.within(dir)), owner.Claim{
 		Found: f, Accepts: p.settings.now().place(dir).Accepts, Next: next, Now: time.Now(),
 		Keep: func(accepts []string) error {
-			return p.settings.update(func(s *settings) { s.setPlace(place{Dir: dir, Accepts: accepts}) })
+			return p.settings.update(func(s *settings) { s.Places = s.with(place{Dir: dir, Accepts: accepts}) })
 		},
 	})
 	if disk.Full(err) && !errors.Is(err, batchlog.ErrNoSpace) {
@@ -148,7 +146,7 @@ func (p *places) claim(dir string, k *known, f owner.Finding) error {
 	if err != nil {
 		return fmt.Errorf("make directory %s that of the database: %w", p.at(p.within(dir)), err)
 	}
-	k.claimed = next
+	k.claimed, k.made = next, false
 	p.look(dir)
 	return nil
 }

@@ -201,20 +201,24 @@ func TestFullDisk(t *testing.T) {
 		for total := int64(2200 << 10); total < 5<<20; total += step {
 			for _, killed := range []bool{false, true} {
 				filled := total/step%2 == 0
-				t.Run(fmt.Sprintf("%d KiB, killed %t, undo %t, filled by others %t", total>>10, killed, undo, filled), func(t *testing.T) {
-					testFullDisk(t, total, killed, undo, filled)
+				var dirs []string // outside of the database's own, and on the same disk
+				if total/step%3 == 0 {
+					dirs = []string{"/outside"}
+				}
+				t.Run(fmt.Sprintf("%d KiB, killed %t, undo %t, filled by others %t, in %q", total>>10, killed, undo, filled, dirs), func(t *testing.T) {
+					testFullDisk(t, total, killed, undo, filled, dirs)
 				})
 			}
 		}
 	}
 }
 
-func testFullDisk(t *testing.T, total int64, killed, undo, filled bool) {
+func testFullDisk(t *testing.T, total int64, killed, undo, filled bool, dirs []string) {
 	disk := newSmallDisk(total)
 	var ahead atomic.Int64
 	o := Options{
 		FS: disk, MemTableBytes: 256 << 10, CacheBytes: 1 << 20, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
-		Log: batchlog.LogConfig{SegmentBytes: 64 << 10, Undo: undo},
+		Log: batchlog.LogConfig{SegmentBytes: 64 << 10, Undo: undo, Dirs: dirs},
 	}
 	db, err := Open("/db", &o)
 	check(t, err)

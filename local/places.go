@@ -50,6 +50,7 @@ type known struct {
 	marking chan struct{} // held by who looks at the mark and changes it; guards the fields below, but for found
 	file    string        // that must be there, as the table of segments names it, relative to the directory; "": none
 	claimed string        // the incarnation that this opening has given it
+	made    bool          // the subdirectory for what is made in this epoch is there
 	found   owner.Finding // at last; guarded by the lock of places
 }
 
@@ -170,13 +171,10 @@ func (s settings) knows(dir string) bool {
 	return slices.ContainsFunc(s.Places, func(q place) bool { return q.Dir == dir })
 }
 
-// setPlace has the settings know a place so. They are those of the caller.
-func (s *settings) setPlace(q place) {
-	if i := slices.IndexFunc(s.Places, func(old place) bool { return old.Dir == q.Dir }); i >= 0 {
-		s.Places[i] = q
-		return
-	}
-	s.Places = append(s.Places, q)
+// with is the places of the settings, with q as it is now.
+func (s settings) with(q place) []place {
+	others := slices.DeleteFunc(slices.Clone(s.Places), func(old place) bool { return old.Dir == q.Dir })
+	return append(others, q)
 }
 
 // look finds out how a configured directory is, and says so where that is new.
@@ -200,9 +198,8 @@ func (p *places) look(dir string) owner.Finding {
 }
 
 func (p *places) find(dir string, k *known) owner.Finding {
-	at := p.at(p.within(dir))
 	if p.own(dir) {
-		_, err := p.self.FS.Stat(at)
+		_, err := p.self.FS.Stat(p.at(dir))
 		switch {
 		case disk.NotExist(err):
 			return owner.Finding{State: owner.Missing, Err: errors.New("it is not there")}
@@ -215,7 +212,7 @@ func (p *places) find(dir string, k *known) owner.Finding {
 	if q.Left {
 		return owner.Finding{State: stateLeft, Err: errors.New("it was left to another database")}
 	}
-	f := p.self.Look(at, q.Accepts)
+	f := p.self.Look(p.at(p.within(dir)), q.Accepts)
 	if f.State == owner.Ready && f.Mark == (owner.Mark{}) {
 		// Nothing says that this is the directory, and not an empty one that its disk is mounted on.
 		if missing := p.fileMissing(dir, k); missing != nil {
