@@ -29,6 +29,8 @@ type Adoption struct {
 // Adopt settles whom the directories of segments outside of a database's own belong to, where Open refuses it with a *batchlog.OwnerError, or where its
 // directories are in other places now. Without any it does nothing. dir is not open meanwhile, and nor may the other database be.
 //
+// A database whose settings are lost is given new ones, those of o.Log.
+//
 // What this database writes from then on is a line of history of its own, in its next epoch. Nothing that is in the directories is removed: what
 // the other one has put there, and this one does not know, stays.
 func Adopt(dir string, o *Options, a Adoption) (dirs []batchlog.DirStatus, err error) {
@@ -41,6 +43,7 @@ func Adopt(dir string, o *Options, a Adoption) (dirs []batchlog.DirStatus, err e
 	if err != nil {
 		return nil, err
 	}
+	e.adopting = true
 	defer func() { err = errors.Join(err, e.letGo()) }()
 	if err := e.openDir(); err != nil {
 		return nil, err

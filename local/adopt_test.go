@@ -496,5 +496,18 @@ func TestVersion1Copies(t *testing.T) {
 				t.Errorf("%s, after %s: %v", second, first, err)
 			}
 		})
+		s.keeps(false, func() {
+			db, err := at(second, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			verified(t, db)
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if _, err := at(first, false); !errors.As(err, new(*batchlog.OwnerError)) {
+			t.Errorf("%s, after %s was adopted: %v", first, second, err)
+		}
 	}
 }

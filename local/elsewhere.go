@@ -3,7 +3,6 @@ package local
 import (
 	"errors"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -38,7 +37,7 @@ func (e *engine) elsewhere(dir, incarnation string) (bool, error) {
 	if err == nil {
 		err = s.parse(text)
 	}
-	return slices.ContainsFunc(s.now().Places, func(q place) bool { return slices.Contains(q.Accepts, incarnation) }), err
+	return s.now().accepting(incarnation) != "", err
 }
 
 // sameDir reports whether dir is another name of the database's own directory: then the word that this opening has left there is in both.

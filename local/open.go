@@ -54,6 +54,7 @@ type engine struct {
 
 	settings    *settingsFile
 	places      *places
+	adopting    bool          // settings that are lost are made anew
 	configuring chan struct{} // held by who changes settings
 	backfill    backfilling
 	blobBytes   atomic.Int64 // LogConfig.BlobBytes
@@ -130,6 +131,7 @@ func openOnce(dir string, opts *Options, released *bool) (_ *engine, err error) 
 		return nil, err
 	}
 	o, dir = e.opts, e.dir
+	e.adopting = o.Adopt
 	defer func() {
 		if err != nil {
 			*released = e.ballast != nil && full(err) && e.ballast.release()

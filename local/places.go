@@ -47,8 +47,8 @@ type places struct {
 
 // A known is what this opening knows of a directory.
 type known struct {
-	marking chan struct{} // held by who looks at the mark and changes it; guards the fields below, but for found
-	file    string        // that must be there, as the table of segments names it, relative to the directory; "": none
+	file    string        // that must be there, as the table of segments names it, relative to the directory; "": none. It is set before the log is open
+	marking chan struct{} // held by who changes the mark; guards the fields below, but for found
 	claimed string        // the incarnation that this opening has given it
 	made    bool          // the subdirectory for what is made in this epoch is there
 	found   owner.Finding // at last; guarded by the lock of places
@@ -61,11 +61,21 @@ func newPlaces(e *engine, s *settingsFile) *places {
 	if err != nil {
 		host = "unknown host"
 	}
-	p.self = owner.Self{FS: e.opts.FS, Database: e.identity.uuid.String(), Epoch: uint64(e.identity.Epoch), Dir: e.dir, Host: host, Elsewhere: e.elsewhere}
+	p.self = owner.Self{FS: e.opts.FS, Database: e.identity.uuid.String(), Epoch: uint64(e.identity.Epoch), Dir: e.name(), Host: host, Elsewhere: e.elsewhere}
 	if e.opts.FS == vfs.Default {
 		p.resolve = filepath.EvalSymlinks
 	}
 	return p
+}
+
+// name is the directory of the database as a mark names it: from wherever the program is started, if that is how the file system finds it.
+func (e *engine) name() string {
+	if abs, err := filepath.Abs(e.dir); err == nil {
+		if _, err := e.opts.FS.Stat(abs); err == nil {
+			return abs
+		}
+	}
+	return e.dir
 }
 
 // split takes a directory of the table of segments apart: what was configured, and what follows it there.
@@ -166,6 +176,15 @@ func (s settings) place(dir string) place {
 	return place{Dir: dir}
 }
 
+// accepting is the configured directory that a mark with that incarnation is for; "": none.
+func (s settings) accepting(incarnation string) string {
+	i := slices.IndexFunc(s.Places, func(q place) bool { return incarnation != owner.None && slices.Contains(q.Accepts, incarnation) })
+	if i < 0 {
+		return ""
+	}
+	return s.Places[i].Dir
+}
+
 // knows reports whether the database has used a configured directory.
 func (s settings) knows(dir string) bool {
 	return slices.ContainsFunc(s.Places, func(q place) bool { return q.Dir == dir })
@@ -213,6 +232,9 @@ func (p *places) find(dir string, k *known) owner.Finding {
 		return owner.Finding{State: stateLeft, Err: errors.New("it was left to another database")}
 	}
 	f := p.self.Look(p.at(p.within(dir)), q.Accepts)
+	if other := p.settings.now().accepting(f.Mark.Incarnation); f.State == owner.Taken && other != "" && other != dir {
+		return owner.Finding{State: owner.Unreadable, Mark: f.Mark, Err: fmt.Errorf("it is directory %s under another name: name it once", other)}
+	}
 	if f.State == owner.Ready && f.Mark == (owner.Mark{}) {
 		// Nothing says that this is the directory, and not an empty one that its disk is mounted on.
 		if missing := p.fileMissing(dir, k); missing != nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/bytespace/batchlog"
 	"github.com/bytespace/batchlog/internal/owner"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // realDB opens a database on the disk.
@@ -155,4 +157,84 @@ func TestAdoptSame(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A directory that is named twice, under different names, is one: the database is not its own enemy.
+func TestNamedTwice(t *testing.T) {
+	at := t.TempDir()
+	dir, hot, link := filepath.Join(at, "db"), filepath.Join(at, "hot"), filepath.Join(at, "link")
+	if err := errors.Join(os.Mkdir(hot, 0o755), os.Symlink(hot, link)); err != nil {
+		t.Skip(err)
+	}
+	once, twice := batchlog.LogConfig{Dirs: []string{hot}}, batchlog.LogConfig{Dirs: []string{hot, link}}
+	for range 3 {
+		mustReal(t, dir, twice)
+	}
+	db, err := realDB(t, dir, twice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := db.Status(t.Context())
+	if err != nil || len(st.Logs[0].Dirs) != 2 || st.Logs[0].Dirs[0].State != batchlog.DirReady || st.Logs[0].Dirs[1].State != batchlog.DirUnreadable || !strings.Contains(st.Logs[0].Dirs[1].Reason, hot) {
+		t.Errorf("%+v, %v", st.Logs[0].Dirs, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(at, "another")
+	mustReal(t, dir, once)
+	if db, err = realDB(t, dir, once); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Configure(t.Context(), twice); err == nil || !strings.Contains(err.Error(), "another name") {
+		t.Errorf("configured: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustReal(t, dir, once)
+}
+
+// A mark names a directory as it is seen from wherever the program is started, also through a file system that somebody has put in front of the disk.
+func TestWrappedDisk(t *testing.T) {
+	at := t.TempDir()
+	o := &Options{FS: errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(errorfs.Op) error { return nil })), Log: batchlog.LogConfig{Dirs: []string{filepath.Join(at, "hot")}}}
+	for _, dir := range []string{"here", "there"} {
+		if err := os.Mkdir(filepath.Join(at, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() error {
+		db, err := Open("db", o)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	}
+	t.Chdir(filepath.Join(at, "here"))
+	if err := errors.Join(open(), open(), os.CopyFS(filepath.Join(at, "there", "db"), os.DirFS("db"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Join(at, "there"))
+	if err := open(); !errors.Is(err, owner.ErrCopy) {
+		t.Errorf("a copy opened: %v", err)
+	}
+}
+
+// Settings that are lost are made anew by whoever adopts the database, and what is outside stays its own.
+func TestAdoptLostSettings(t *testing.T) {
+	s := begin(t, warmConfig)
+	s.goOn("/a")
+	if err := s.fs.Remove("/a/settings"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.open("/a", s.options()); !errors.Is(err, batchlog.ErrCorrupt) || !strings.Contains(err.Error(), "batchlog adopt") {
+		t.Errorf("opened: %v", err)
+	}
+	s.keeps(false, func() {
+		s.adopt("/a", Adoption{})
+		s.well("/a")
+		s.goOn("/a")
+		s.well("/a")
+	})
 }

@@ -71,8 +71,11 @@ func (e *engine) openSettings() error {
 		return fmt.Errorf("read %s: %w", s.name, err)
 	}
 	c, old, err := seglog.LegacyConfig(s.fs, e.logDir())
+	if errors.Is(err, seglog.ErrNoConfig) && !e.adopting {
+		return &batchlog.CorruptError{File: s.name, Err: errors.New("the file is missing, but there is a log: restore it from a copy, or have batchlog adopt make another one")}
+	}
 	if errors.Is(err, seglog.ErrNoConfig) {
-		return &batchlog.CorruptError{File: s.name, Err: errors.New("the file is missing, but there is a log: restore it from a copy")}
+		err = nil
 	}
 	if err != nil {
 		return fmt.Errorf("settings of the log: %w", err)
