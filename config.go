@@ -21,12 +21,12 @@ type LogConfig struct {
 	WarmTTL time.Duration `json:"warmTTL,omitempty"`
 	// ColdTTL is for the cold tier, which there is not yet.
 	ColdTTL time.Duration `json:"coldTTL,omitempty"`
-	// Dirs are the directories of hot segments, which are striped over them; none: the database's own. A
-	// relative one is within the database's directory.
+	// Dirs are the directories of hot segments, which are striped over them; none: the database's own. Each has a directory of the database's own within it, by its
+	// UUID. A relative one is within the directory of the log. One that leads out of that belongs to one directory of a database: see [OwnerError]. Configure makes those that it
+	// did not have before, and nobody else makes any.
 	Dirs []string `json:"dirs,omitempty"`
 	// Warm are the directories that segments go to after HotTTL, with their chains and with what their commits have overwritten (Undo); they take
-	// turns. Each has a directory of the database's own within it, by its UUID. A relative one is within the directory of the log. Whoever follows the log, or takes
-	// a commit back, does not notice where a segment is.
+	// turns. What is said of Dirs holds for them. Whoever follows the log, or takes a commit back, does not notice where a segment is.
 	Warm []string `json:"warm,omitempty"`
 	// Cold is for the cold tier, which there is not yet.
 	Cold string `json:"cold,omitempty"`

@@ -69,7 +69,8 @@ func (db *DB) Write(ctx context.Context, b *Batch) (ID, error) {
 // Head returns the id of the newest durable commit, 0 before the first.
 func (db *DB) Head(ctx context.Context) (ID, error) { return db.engine.Head(ctx) }
 
-// Configure sets how the commits of spaces are kept, and of all spaces within them. It is durable when it returns. No
+// Configure sets how the commits of spaces are kept, and of all spaces within them. It is durable when it returns; if it fails all is as before, but after an
+// [ErrUncertain], which leaves open what holds when the database is opened next. A directory that belongs to another database is an *[OwnerError]. No
 // spaces means the root: all that isn't configured otherwise. See [DB.PlanConfigure] for what it would do.
 func (db *DB) Configure(ctx context.Context, log LogConfig, spaces ...*Space) error {
 	_, err := db.configure(ctx, log, spaces, false)

@@ -29,7 +29,7 @@ type TailOptions struct {
 //   - ordered: ids ascend;
 //   - unique: no commit comes twice;
 //   - reliable: no commit between two that come is left out, but by o.Spaces; where that can't be
-//     kept, the tail ends with a *[GapError] or *[CorruptError];
+//     kept, the tail ends with a *[GapError] or *[CorruptError], or a *[DirError] while a disk is away;
 //   - atomic: a commit comes whole, with all of its ops in the spaces that the tail is about;
 //   - resumable: a tail that was broken off goes on with After(the last id);
 //   - bookmarkable: a bookmark says that all up to its id has come.

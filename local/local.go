@@ -79,7 +79,8 @@ type DB struct {
 
 // Open opens the database in dir; without one it makes it, dir and its parents included. A second process, or a second
 // Open in this one, gets a *batchlog.LockError. What a newer program wrote is a *batchlog.VersionError, damage that
-// leaves the database without an acknowledged commit a *batchlog.CorruptError.
+// leaves the database without an acknowledged commit a *batchlog.CorruptError. A copy of a database, or an older state of one, whose directories of
+// segments outside of its own belong to another one is a *batchlog.OwnerError: see [Adopt].
 func Open(dir string, o *Options) (*DB, error) {
 	e, err := open(dir, o)
 	if err != nil {
