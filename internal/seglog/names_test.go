@@ -112,7 +112,7 @@ func TestPartOfInversesGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.swept()
-	if names, err := o.FS.List(w.log.path(w.log.warmDir("/warm"), "")); len(names) > 0 || err != nil {
+	if names, err := o.FS.List("/warm"); len(names) > 0 || err != nil {
 		t.Errorf("%q are left, %v", names, err)
 	}
 }
