@@ -76,12 +76,10 @@ type together struct {
 	booted     time.Time
 	ended      bool // the process was ended last, the machine runs on
 	bootDisk   *disk
-	jumped     bool // the clock has moved by much since the program began
 	paused     bool // a task may be
 	copies     []*copied
 	fence      fence
 	posts      posts
-	sealed     []batchlog.ID // that were the newest when the log was looked at, with their times: see checkRetention
 	trace      []string
 	memTable   int64         // Options.MemTableBytes of the next opening; 0: any
 	opening    bool          // the database is being opened

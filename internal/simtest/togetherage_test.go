@@ -135,7 +135,6 @@ func (g *together) stepYoung() {
 	g.stepLarge()
 	g.work(true)
 	g.clock.add(10 * 365 * 24 * time.Hour)
-	g.jumped = true
 	g.stepTrim()
 	g.checkStatus()
 	g.clock.add(-10 * 365 * 24 * time.Hour)
