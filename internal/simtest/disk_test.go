@@ -105,7 +105,15 @@ func newDisk(mem *crashfs.FS, seed uint64) *disk {
 func (d *disk) crashIn(n, percent int, torn bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.crashAt, d.mu.percent, d.mu.torn = d.mu.ops+n, percent, torn
+	d.mu.crashAt, d.mu.percent, d.mu.torn, d.mu.killed = d.mu.ops+n, percent, torn, false
+}
+
+// killIn ends the process before the n-th change from now: all that it has written stays, and what it has removed stays away.
+func (d *disk) killIn(n int) {
+	d.crashIn(n, 100, false)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.killed = true
 }
 
 // crash takes the power away now and returns what the disk is after it.
@@ -116,6 +124,7 @@ func (d *disk) crash(percent int) *crashfs.FS {
 	defer d.mu.Unlock()
 	if d.mu.survive == nil {
 		d.mu.percent = percent
+		d.mu.killed = d.mu.killed && d.mu.crashAt == 0 // that of kill, not one that has not come
 		d.dieLocked()
 	}
 	return d.mu.survive
@@ -147,7 +156,9 @@ func plainName(name string) string { return randomPart.ReplaceAllString(name, "*
 // kill ends the process that has the disk: all that it has written stays.
 func (d *disk) kill() {
 	d.mu.Lock()
-	d.mu.killed = d.mu.survive == nil
+	if d.mu.survive == nil {
+		d.mu.killed, d.mu.crashAt = true, 0
+	}
 	d.mu.Unlock()
 	d.crash(100)
 }
@@ -219,6 +230,7 @@ func (d *disk) clear() {
 		d.mu.cleared = time.Now()
 	}
 	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt, d.mu.quota = nil, false, 0, 0, 0
+	d.mu.killed = d.mu.killed && d.mu.dead
 }
 
 // spaceSince is when there was space again, if that was by clear.
@@ -234,6 +246,7 @@ type armed struct {
 	full    bool
 	fullIn  int
 	crashIn int
+	kill    bool // the crash is the end of the process
 	quota   int64
 }
 
@@ -243,7 +256,7 @@ func (d *disk) disarm() armed {
 	defer d.mu.Unlock()
 	a := armed{fault: d.mu.fault, full: d.mu.full, fullIn: d.mu.fullIn}
 	if d.mu.crashAt > d.mu.ops {
-		a.crashIn = d.mu.crashAt - d.mu.ops
+		a.crashIn, a.kill = d.mu.crashAt-d.mu.ops, d.mu.killed
 	}
 	a.quota, d.mu.quota = d.mu.quota, 0
 	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.crashAt = nil, false, 0, 0
@@ -256,7 +269,7 @@ func (d *disk) arm(a armed) {
 	defer d.mu.Unlock()
 	d.mu.fault, d.mu.full, d.mu.fullIn, d.mu.quota = a.fault, a.full, a.fullIn, a.quota
 	if a.crashIn > 0 {
-		d.mu.crashAt = d.mu.ops + a.crashIn
+		d.mu.crashAt, d.mu.killed = d.mu.ops+a.crashIn, a.kill
 	}
 }
 

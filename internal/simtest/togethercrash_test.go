@@ -71,7 +71,12 @@ func (g *together) stepCrashTrim() {
 	g.disk.counted = nil // one goroutine does all that follows
 	time.Sleep(50 * time.Second)
 	n := 1 + g.rng.IntN(40)
-	g.disk.crashIn(n, []int{0, 50, 100}[g.rng.IntN(3)], g.rng.IntN(2) == 0)
+	killed := g.rng.IntN(2) == 0
+	if killed {
+		g.disk.killIn(n)
+	} else {
+		g.disk.crashIn(n, []int{0, 50, 100}[g.rng.IntN(3)], g.rng.IntN(2) == 0)
+	}
 	time.Sleep(20 * time.Second) // the trim in the background comes
 	g.trimmed, g.limbo = true, true
 	g.stepTrim()
@@ -79,6 +84,7 @@ func (g *together) stepCrashTrim() {
 	g.disk.counted = counted
 	g.log("crash in %d changes of a trim: %t", n, g.disk.crashed())
 	if g.disk.crashed() {
+		g.ended = killed
 		g.met["crashes of trims"]++
 	} else {
 		g.disk.clear()
