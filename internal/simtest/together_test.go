@@ -223,6 +223,9 @@ func (g *together) counted(op diskOp) bool {
 func (g *together) isOpen() {
 	g.opening = false
 	g.crew = &crew{db: g.db}
+	if g.fence.uuid == "" {
+		g.fence.meet(g)
+	}
 	g.bindHooks(g.db)
 }
 

@@ -66,14 +66,16 @@ func (f *fence) check(g *together) {
 			g.t.Fatalf("step %d: a file of somebody else is %q, %v", g.step, content, err)
 		}
 	}
-	if f.uuid == "" && g.db != nil {
-		st, err := g.db.Status(g.t.Context())
-		if err == nil {
-			f.mu.Lock()
-			f.uuid = st.UUID
-			f.mu.Unlock()
-		}
-	}
+}
+
+// meet learns whose files the database's are.
+func (f *fence) meet(g *together) {
+	g.t.Helper()
+	st, err := g.db.Status(g.t.Context())
+	g.must("status", err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.uuid = st.UUID
 }
 
 // open says that a copy is open, with "" that the database itself is again.
