@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bytespace/batchlog"
+	"github.com/bytespace/batchlog/internal/wire"
 	"github.com/bytespace/batchlog/local"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -47,7 +48,7 @@ func TestChangeOfTaskIsNotHeld(t *testing.T) {
 		changed := make(chan error, 1)
 		go func() {
 			_, err := db.Update(t.Context(), func(tx *batchlog.Tx) error {
-				tx.Inside().Move(batchlog.TaskMove{Task: "task", Admin: true})
+				tx.Inside().Move(wire.TaskMove{Task: "task", Admin: true})
 				tx.Put(s, batchlog.K("control"), nil)
 				return nil
 			})
