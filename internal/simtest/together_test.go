@@ -26,7 +26,7 @@ import (
 // and the others are still what they were; -simtest.shrink leaves out what a failure does not need.
 func TestTogether(t *testing.T) {
 	met := map[string]int{}
-	for seed := range seeds(24, 6) {
+	for seed := range seeds(16, 5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			shrinkAfter(t, seed)
 			runTogether(t, seed, met)
@@ -40,7 +40,7 @@ func TestTogether(t *testing.T) {
 // TestTogetherTwice runs seeds twice: what happens, step by step, is the same. It is so for every other seed, whose faults, crashes and workers of tasks come only where the order of things does not
 // depend on which goroutine is faster: crashes between steps and at writes and syncs of the log, faults there, and tasks that have the database to themselves while they work.
 func TestTogetherTwice(t *testing.T) {
-	for seed := range seeds(3, 1) {
+	for seed := range seeds(2, 1) {
 		if *flagSeed == 0 {
 			seed *= 2
 		}

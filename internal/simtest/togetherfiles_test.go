@@ -282,7 +282,7 @@ func (g *together) explainFiles() {
 	g.letGo()
 	g.stepFlush()
 	g.stepTrim()
-	g.stepSweep()
+	g.stepSweepAll()
 	synctest.Wait()
 	g.checkStatus()
 	ctx, cancel := g.context()

@@ -52,6 +52,7 @@ func init() {
 		"kill":         {weight: 2, do: (*together).stepKill},
 		"copy dir":     {weight: 1, do: (*together).stepCopyDir},
 		"open copy":    {weight: 1, do: (*together).stepOpenCopy},
+		"sweep":        {weight: 3, do: (*together).stepSweepAll},
 		"backfill":     {weight: 2, do: (*together).stepFill},
 	}
 	for _, name := range slices.Sorted(maps.Keys(ownSteps)) {
@@ -146,6 +147,12 @@ func (g *together) stepClockJump() {
 func (g *together) stepPass() {
 	time.Sleep([]time.Duration{time.Millisecond, time.Second, time.Minute, 3 * time.Minute, time.Hour}[g.rng.IntN(5)])
 	g.trimmed = true
+}
+
+// stepSweepAll sweeps, a moment after what was done last: what was begun at this very moment is not yet old.
+func (g *together) stepSweepAll() {
+	time.Sleep(time.Millisecond)
+	g.stepSweep()
 }
 
 // stepFill makes inverses that are missing.
