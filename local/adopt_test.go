@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -77,7 +78,7 @@ func TestAdoptLeave(t *testing.T) {
 		b.check()
 		b.write(30)
 		s.old(b)
-		dirError(t, b.Trim(t.Context()), "/warm", "")
+		dirError(t, b.refusedTrim(), "/warm", "")
 		c := b.engine.config()
 		for _, again := range []string{"/warm", "/warmer"} {
 			c.Warm = []string{"/own"}
@@ -114,6 +115,21 @@ func TestAdoptLeave(t *testing.T) {
 	s.well("/b")
 }
 
+// What becomes of directories that were left, and in which epoch, is none of the copy's business.
+func TestAdoptLeaveForGood(t *testing.T) {
+	s := begin(t, warmConfig)
+	s.goOn("/a")
+	s.copy("/a", "/b")
+	s.copy("/a", "/c")
+	s.adopt("/b", Adoption{Leave: []string{"/warm", "/warmer"}})
+	for _, dir := range []string{"/c", "/a"} { // epochs 2 and 3
+		s.adopt(dir, Adoption{})
+		s.goOn(dir)
+	}
+	s.keeps(true, func() { s.well("/b") })
+	s.well("/a")
+}
+
 // What a copy has left to the original it may take after all. What was dropped meanwhile stays there.
 func TestAdoptLeaveAndTake(t *testing.T) {
 	s := begin(t, warmConfig)
@@ -129,7 +145,7 @@ func TestAdoptLeaveAndTake(t *testing.T) {
 	s.ahead.Add(int64(2 * c.HotTTL))
 	b.write(30)
 	s.old(b)
-	dirError(t, b.Trim(t.Context()), "/warm", "")
+	dirError(t, b.refusedTrim(), "/warm", "")
 	if b.status().Oldest == 1 {
 		t.Error("nothing was dropped")
 	}
@@ -468,6 +484,66 @@ func TestAdoptCrash(t *testing.T) {
 				s.well("/a")
 			})
 		})
+	}
+}
+
+// A disk that is away when a database of before there were marks is opened first is not taken for the empty directory that it is mounted on. When it is back, it is marked.
+func TestVersion1Away(t *testing.T) {
+	for _, away := range []string{"/warm", "/hotter"} {
+		s := &story{t: t, fs: version1(t), config: oldConfig, heads: map[string]batchlog.ID{"/db": version1Commits}}
+		o := &Options{FS: s.fs, Now: version1Now, ChainBytes: 16 << 10}
+		if err := disk.MakeDir(s.fs, "/away"); err != nil {
+			t.Fatal(err)
+		}
+		for _, within := range []bool{false, true} { // whether that directory has one by the database's UUID, as older programs made it
+			s.unmount(away)
+			uuid := "40a2f7e6-ba07-49b9-b1c8-731b3f0b0701"
+			if within {
+				if err := disk.MakeDir(s.fs, filepath.Join(away, uuid)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			db, err := Open("/db", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := &warmDB{t: t, fs: s.fs, DB: db}
+			if d := w.state(away); d.State != batchlog.DirMissing {
+				t.Errorf("within %t: %+v", within, d)
+			}
+			for i := range 60 {
+				if _, err := db.Root().Put(t.Context(), batchlog.K(i), make([]byte, 700)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.heads["/db"] = w.status().Head
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if within {
+				if err := s.fs.Remove(filepath.Join(away, uuid)); err != nil { // it is empty
+					t.Fatal(err)
+				}
+			}
+			s.mount(away)
+		}
+		db, err := Open("/db", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &warmDB{t: t, fs: s.fs, DB: db}
+		for _, d := range w.status().Logs[0].Dirs {
+			if d.State != batchlog.DirReady {
+				t.Errorf("%+v", d)
+			}
+		}
+		if w.status().Head != s.heads["/db"] {
+			t.Errorf("%+v", w.status())
+		}
+		verified(t, db)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

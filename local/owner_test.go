@@ -75,18 +75,15 @@ func (s *story) close(w *warmDB) {
 func (s *story) live(w *warmDB) {
 	s.t.Helper()
 	w.write(30)
-	s.old(w)
-	if err := w.Trim(s.t.Context()); err != nil {
-		s.t.Fatal(err)
-	}
+	w.gone(s.old(w))
 	w.write(10)
 }
 
-// old makes what was written to a database old, in segments of its own.
-func (s *story) old(w *warmDB) {
+// old makes what was written to a database old, in segments of its own, and returns the last commit of it.
+func (s *story) old(w *warmDB) batchlog.ID {
 	s.t.Helper()
-	w.old()
-	s.ahead.Add(int64(2 * time.Minute))
+	defer s.ahead.Add(int64(2 * time.Minute))
+	return w.old()
 }
 
 // goOn opens a database, has it live, and closes it.

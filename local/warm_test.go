@@ -71,13 +71,27 @@ func (w *warmDB) old() (last batchlog.ID) {
 func (w *warmDB) age() (last batchlog.ID) {
 	w.t.Helper()
 	last = w.old()
-	if err := w.Trim(w.t.Context()); err != nil {
-		w.t.Fatal(err)
-	}
+	w.gone(last)
 	return last
 }
 
-// sealed waits until all segments but the active one are sealed.
+// gone trims until all commits up to last are warm, or dropped: segments that are not sealed yet go the next time.
+func (w *warmDB) gone(last batchlog.ID) {
+	w.t.Helper()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		if err := w.Trim(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+		if w.engine.log.LastWarm() >= last || w.status().Oldest > last {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			w.t.Fatalf("commits up to %d of %d are warm", w.engine.log.LastWarm(), last)
+		}
+	}
+}
+
+// sealed waits until all segments but the active one are full.
 func (w *warmDB) sealed() {
 	w.t.Helper()
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
