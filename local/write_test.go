@@ -43,10 +43,10 @@ func TestWriteAllocs(t *testing.T) {
 			write()
 		}
 		const most = 6
-		if got := testing.AllocsPerRun(2000, write); got > most {
+		if got := leastAllocs(2000, write); got > most {
 			t.Errorf("in %s: %v allocations a write, at most %d", name, got, most)
 		}
-		if got := testing.AllocsPerRun(200, func() {
+		if got := leastAllocs(200, func() {
 			if _, err := s.Put(ctx, key, value); err != nil {
 				t.Fatal(err)
 			}
@@ -209,4 +209,13 @@ func TestOptionsRefused(t *testing.T) {
 			t.Errorf("%s: made %q, %v", name, names, err)
 		}
 	}
+}
+
+// leastAllocs is the least of some runs of testing.AllocsPerRun, which counts what goroutines in the background allocate as well.
+func leastAllocs(runs int, f func()) float64 {
+	least := testing.AllocsPerRun(runs, f)
+	for range 4 {
+		least = min(least, testing.AllocsPerRun(runs, f))
+	}
+	return least
 }
