@@ -262,7 +262,8 @@ func TestAdoptMoved(t *testing.T) {
 // What makes no sense, or would harm a database that is open, is refused, and nothing is done.
 func TestAdoptRefused(t *testing.T) {
 	s := begin(t, warmConfig)
-	s.goOn("/a")
+	for s.goOn("/a"); !s.hasSegment("/warm"); s.goOn("/a") { // which of two directories takes a segment depends on how many are sealed by then
+	}
 	s.copy("/a", "/b")
 	s.goOn("/a")
 	if err := disk.MakeDir(s.fs, "/empty"); err != nil {
@@ -586,4 +587,23 @@ func TestVersion1Copies(t *testing.T) {
 			t.Errorf("%s, after %s was adopted: %v", first, second, err)
 		}
 	}
+}
+
+// hasSegment reports whether there is a segment in a warm directory.
+func (s *story) hasSegment(dir string) bool {
+	s.t.Helper()
+	within, err := s.fs.List(dir)
+	for _, name := range within {
+		var names []string
+		if names, err = s.fs.List(filepath.Join(dir, name)); err != nil {
+			break
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, ".seg") }) {
+			return true
+		}
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return false
 }
