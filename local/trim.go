@@ -242,6 +242,10 @@ func (e *engine) flush(ctx context.Context, id batchlog.ID) error {
 			}
 			done = f.done
 		case <-done:
+			// A store that lost its disk is told that all goes well; see package store.
+			if err := e.store.Failed(); err != nil {
+				return fmt.Errorf("flush the store: %w", err)
+			}
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
