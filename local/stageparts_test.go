@@ -46,7 +46,7 @@ const partOps = 2000
 func newStageParts(t *testing.T, failing int) *stageParts {
 	t.Helper()
 	s := newStageStory(t, "parts", 2*failing+1) // an EIO
-	s.steps.others = func(int) {}
+	s.steps.others = func(int) func() { return nil }
 	s.steps.fail = failing
 	p := &stageParts{t: t, s: s, db: s.db, added: s.db.Space("added")}
 	p.ops = p.fill(p.added, partOps)

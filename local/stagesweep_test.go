@@ -27,7 +27,8 @@ type stageSteps struct {
 	fail   int // which step fails; 0: none
 	failed string
 	kind   errorfs.OpKind // of the operation that failed
-	others func(n int)    // called at each step
+	// others is called at each step, with mu held: what it returns, if not nil, is called without.
+	others func(n int) (rest func())
 }
 
 var errStepFails = errors.New("this step fails")
@@ -44,8 +45,11 @@ func (s *stageSteps) step(what string) bool {
 	if fails {
 		s.failed = what
 	}
+	rest := s.others(n)
 	s.mu.Unlock()
-	s.others(n)
+	if rest != nil {
+		rest()
+	}
 	return fails
 }
 
@@ -63,6 +67,8 @@ func (s *stageSteps) MaybeError(op errorfs.Op) error {
 	if !s.step(fmt.Sprintf("operation %d on %s", op.Kind, op.Path)) {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.kind = op.Kind
 	if s.fail%2 == 0 {
 		return syscall.ENOSPC
@@ -114,16 +120,18 @@ func newStageStory(t *testing.T, kind string, fail int) *stageStory {
 	for range 4 {
 		when[1+s.rng.IntN(400)] = true
 	}
-	s.steps.others = func(n int) {
+	s.steps.others = func(n int) func() {
 		if !when[n] {
-			return
+			return nil
 		}
 		s.idle.Add(1)
-		done := make(chan struct{})
-		s.kick <- done
-		select { // where nobody else may commit now, they come later
-		case <-done:
-		case <-time.After(5 * time.Millisecond):
+		return func() {
+			done := make(chan struct{})
+			s.kick <- done
+			select { // where nobody else may commit now, they come later
+			case <-done:
+			case <-time.After(5 * time.Millisecond):
+			}
 		}
 	}
 	s.fs = errorfs.Wrap(vfs.NewMem(), &s.steps)

@@ -316,6 +316,13 @@ func (d *disk) tryDo(op diskOp, run func() error) (dies bool, err error) {
 	return false, run()
 }
 
+// countOnly changes which changes a crash is counted in, while the disk is in use.
+func (d *disk) countOnly(counted func(op diskOp) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counted = counted
+}
+
 func (d *disk) allow(op diskOp) (dies bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

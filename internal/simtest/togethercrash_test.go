@@ -68,7 +68,7 @@ func (g *together) stepCrashTrim() {
 		return
 	}
 	counted := g.disk.counted
-	g.disk.counted = nil // one goroutine does all that follows
+	g.disk.countOnly(nil) // one goroutine does all that follows
 	time.Sleep(50 * time.Second)
 	n := 1 + g.rng.IntN(40)
 	killed := g.rng.IntN(2) == 0
@@ -81,7 +81,7 @@ func (g *together) stepCrashTrim() {
 	g.trimmed, g.limbo = true, true
 	g.stepTrim()
 	synctest.Wait()
-	g.disk.counted = counted
+	g.disk.countOnly(counted)
 	g.log("crash in %d changes of a trim: %t", n, g.disk.crashed())
 	if g.disk.crashed() {
 		g.ended = killed
