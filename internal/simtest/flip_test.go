@@ -235,7 +235,7 @@ func flipWrite(t *testing.T, fs vfs.FS, name string, content []byte) {
 	t.Helper()
 	f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
 	if err == nil {
-		_, err = f.Write(content)
+		_, err = f.Write(bytes.Clone(content))
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err != nil {
