@@ -1,6 +1,7 @@
 package crashfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -115,7 +116,7 @@ func (s *survivor) entry(path, what string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	_, err = f.Write(bytes.Clone(content))
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
