@@ -17,8 +17,8 @@ import (
 // and go on by themselves; Pebble is never told, as it could not go on if the write of its manifest failed. Whoever
 // feeds the store sees [Store.NoSpace] and stops. Syncs are not tried again: a failed sync is final.
 //
-// Where Pebble would not survive an error, and nobody is to wait any more, the disk is lost to it: from then on it is told that all changes succeed, and none is
-// made. To the disk that is as if the process had been killed there; Pebble ends in order, and leaves neither goroutines nor memory behind.
+// Where Pebble would not survive an error, and nobody is to wait any more, the disk is lost to it: from then on it is told that changes succeed, and none is
+// made; those that reads could meet only when the store is closed, until then they wait. To the disk that is as if the process had been killed there; Pebble ends in order, and leaves neither goroutines nor memory behind.
 type patientFS struct {
 	vfs.FS
 	waiting atomic.Int64 // operations that wait for space
@@ -56,7 +56,7 @@ func (p *patientFS) try(w worth, op func() error) error {
 		return batchlog.ErrClosed
 	}
 	if p.lost.Load() {
-		return nil
+		return p.pretend(w)
 	}
 	later := w == canWait && p.rationed != nil
 	var err error
@@ -88,7 +88,7 @@ func (p *patientFS) try(w worth, op func() error) error {
 		case <-time.After(spaceRetry):
 		}
 		if p.lost.Load() {
-			return nil
+			return p.pretend(w)
 		}
 		if later && p.rationed() {
 			continue
@@ -97,6 +97,15 @@ func (p *patientFS) try(w worth, op func() error) error {
 			return p.settle(w, err)
 		}
 	}
+}
+
+// pretend tells Pebble that a change succeeded that was not made, as the disk is lost. While the store is read from, that is so only for the vital ones, which
+// nobody reads before the next opening: a table that is not there would be looked for. What else is to be changed waits until the store is closed.
+func (p *patientFS) pretend(w worth) error {
+	if w != vital {
+		<-p.stopped
+	}
+	return nil
 }
 
 // settle is what Pebble is told of an operation that did not fail for want of space. Without the vital ones it can't go on: the disk is lost to it,
